@@ -21,7 +21,7 @@ from _common import Row, arguments, installed, report, row
 
 from envs.tasksets.wiki_search import wiki_search
 from tools.search.cache import Recorded, ReplyCache
-from tools.search.documents import Document, telling_words
+from tools.search.documents import Document, SearchIndex, telling_words
 from tools.search.find import build_index, open_index
 from tools.search.hit import Query
 from tools.search.local import LocalProvider
@@ -57,14 +57,14 @@ def recall(search: Callable[[str], Sequence[str]], asked: Sequence[tuple[str, st
     return sum(gold in search(text) for text, gold in asked) / len(asked)
 
 
-def raw_tantivy(path: Path) -> Callable[[str], list[Any]]:
+def raw_tantivy(path: Path) -> Callable[[str], list[tuple[str, ...]]]:
     """The library alone: parse, rank, fetch."""
     import tantivy
 
     index = tantivy.Index.open(str(path))
     searcher = index.searcher()
 
-    def search(text: str) -> list[Any]:
+    def search(text: str) -> list[tuple[str, ...]]:
         query = index.parse_query(" ".join(telling_words(text)), ["title", "text"], {"title": 2.0})
         found = [searcher.doc(address) for _, address in searcher.search(query, K, count=False).hits]
         return [(doc["id"][0], doc["title"][0], doc["text"][0], doc["rest"][0]) for doc in found]
@@ -72,22 +72,22 @@ def raw_tantivy(path: Path) -> Callable[[str], list[Any]]:
     return search
 
 
-def raw_fts5(path: Path) -> Callable[[str], list[Any]]:
+def raw_fts5(path: Path) -> Callable[[str], list[tuple[str, ...]]]:
     """SQLite alone, any of the words, the title counting twice."""
     db = sqlite3.connect(path)
     sql = (
-        "SELECT d.* FROM words JOIN documents d ON d.n = words.rowid WHERE words MATCH ?"
-        " ORDER BY bm25(words, 2.0, 1.0) LIMIT ?"
+        "SELECT d.id, d.title, d.text, d.url, d.info FROM words JOIN documents d ON d.n = words.rowid"
+        " WHERE words MATCH ? ORDER BY bm25(words, 2.0, 1.0) LIMIT ?"
     )
 
-    def search(text: str) -> list[Any]:
+    def search(text: str) -> list[tuple[str, ...]]:
         words = " OR ".join(f'"{word}"' for word in telling_words(text))
         return db.execute(sql, (words, K)).fetchall()
 
     return search
 
 
-def raw_bm25s(documents: Sequence[Document]) -> tuple[float, Callable[[str], list[str]]]:
+def raw_bm25s(documents: Sequence[Document]) -> tuple[float, Callable[[str], list[tuple[str, ...]]]]:
     """(seconds to build, search): title twice, English stems."""
     import bm25s
     import Stemmer
@@ -99,17 +99,16 @@ def raw_bm25s(documents: Sequence[Document]) -> tuple[float, Callable[[str], lis
     index.index(bm25s.tokenize(texts, stemmer=stemmer, show_progress=False), show_progress=False)
     seconds = time.perf_counter() - started
 
-    def search(text: str) -> list[str]:
+    def search(text: str) -> list[tuple[str, ...]]:
         tokens = bm25s.tokenize(text, stemmer=stemmer, show_progress=False)
         found, _ = index.retrieve(tokens, k=K, show_progress=False)
-        return [documents[i].id for i in found[0]]
+        return [(documents[i].id, documents[i].title, documents[i].text) for i in found[0]]
 
     return seconds, search
 
 
 def libraries(documents: list[Document], asked: list[tuple[str, str]], folder: Path, repeats: int) -> list[Row]:
     """Our two indexes against the libraries they stand on, and bm25s."""
-    texts = [text for text, _ in asked]
     rows: list[Row] = []
     built: dict[str, float] = {}
     for name in ("world.index", "world.tantivy") if installed("tantivy") else ("world.index",):
@@ -117,35 +116,34 @@ def libraries(documents: list[Document], asked: list[tuple[str, str]], folder: P
         build_index(documents, folder / name, source="benchmark")
         built[name] = time.perf_counter() - started
     fts5 = open_index(folder / "world.index")
-    plain = raw_fts5(folder / "world.index")
-    rows.append(
-        row("query, FTS5", "raw FTS5, any word", per_query(lambda t: fts5.search(t, K), texts, repeats) * 1e3,
-            per_query(plain, texts, repeats) * 1e3, "ms")
-    )  # fmt: skip
-
-    def ids(index: Any) -> Callable[[str], list[str]]:
-        return lambda text: [hit.info["id"] for hit in index.search(text, K)]
-
-    rows.append(
-        row("recall@5, FTS5", "raw FTS5, any word", recall(ids(fts5), asked),
-            recall(lambda t: [r[1] for r in plain(t)], asked), "share", better="higher")
-    )  # fmt: skip
+    rows += compared("FTS5", fts5, "raw FTS5, any word", raw_fts5(folder / "world.index"), asked, repeats)
     if "world.tantivy" in built:
         quick, bare = open_index(folder / "world.tantivy"), raw_tantivy(folder / "world.tantivy")
-        ours, theirs = in_turns(lambda t: quick.search(t, K), bare, texts, repeats * 4)
-        rows.append(row("query, tantivy", "raw tantivy", ours * 1e3, theirs * 1e3, "ms"))
-        recalls = recall(ids(quick), asked), recall(lambda t: [read[0] for read in bare(t)], asked)
-        rows.append(row("recall@5, tantivy", "raw tantivy", *recalls, "share", better="higher"))
-        rows.append(together(LocalProvider(quick), bare, texts))
+        rows += compared("tantivy", quick, "raw tantivy", bare, asked, repeats * 4)
+        rows.append(together(LocalProvider(quick), bare, [text for text, _ in asked]))
     if installed("bm25s") and installed("PyStemmer"):
         seconds, search = raw_bm25s(documents)
-        at_once = per_query(search, texts[:20], 1) * 1e3
-        rows.append(row("query, tantivy" if "world.tantivy" in built else "query, FTS5", "bm25s (numpy)",
-                        rows[-1 if len(rows) < 3 else 2]["ours_value"], at_once, "ms"))  # fmt: skip
-        rows.append(row("recall@5, FTS5", "bm25s", recall(ids(fts5), asked[:100]), recall(search, asked[:100]), "share",
-                        better="higher"))  # fmt: skip
-        rows.append(row("build, FTS5", "bm25s", built["world.index"], seconds, "s"))
+        rows += compared("FTS5", fts5, "bm25s (numpy)", search, asked, repeats)
+        rows.append(row("build, FTS5", "bm25s (numpy)", built["world.index"], seconds, "s"))
     return rows
+
+
+def compared(
+    name: str,
+    index: SearchIndex,
+    peer: str,
+    search: Callable[[str], list[tuple[str, ...]]],
+    asked: list[tuple[str, str]],
+    repeats: int,
+) -> list[Row]:
+    """Time and recall of one of our indexes beside a peer whose hits begin with the document's id."""
+    ours, theirs = in_turns(lambda text: index.search(text, K), search, [text for text, _ in asked], repeats)
+    found = recall(lambda text: [hit.info["id"] for hit in index.search(text, K)], asked)
+    peers = recall(lambda text: [hit[0] for hit in search(text)], asked)
+    return [
+        row(f"query, {name}", peer, ours * 1e3, theirs * 1e3, "ms"),
+        row(f"recall@5, {name}", peer, found, peers, "share", better="higher"),
+    ]
 
 
 def in_turns(
