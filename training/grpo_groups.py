@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 from envs.seed import derive_seed
 from envs.task import Taskset
@@ -12,7 +12,7 @@ from envs.trajectory import TokenSequence, Trajectory
 from tools.errors import ConfigError
 from training.audit import problem_with_episode
 from training.grading import Entry, Graded, Seam, attempts_of, graded
-from training.rollouts import Planned, StepRollouts
+from training.rollouts import Planned, Serving, StepRollouts
 from training.seam import Attempt, Moment
 
 logger = logging.getLogger(__name__)
@@ -69,8 +69,8 @@ class GroupPlayer:
             for task, attempts in plan
             for sample, attempt in enumerate(attempts)
         ]
-        engine: Any = self.rollouts.engine
-        if hasattr(engine, "policy_version"):
+        engine = self.rollouts.engine
+        if isinstance(engine, Serving):  # it computes with the very weights that are trained
             engine.policy_version = moment.step
         played = iter(self.rollouts.run(moment.step, planned))
         groups: list[Graded] = []

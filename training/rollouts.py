@@ -48,6 +48,7 @@ class Serving(Protocol):
     """An engine in this process; without a thread of its own, it computes on the thread that calls `serve`."""
 
     own_thread: bool
+    policy_version: int
 
     def serve(self, until: Future[Any]) -> None: ...
 
@@ -69,7 +70,7 @@ class BackgroundLoop:
         return asyncio.run_coroutine_threadsafe(self._noted(work), self._loop)
 
     def close(self, patience_s: float = 10.0) -> None:
-        """Cancel what still runs, so that environments close and give back what they hold; then stop the loop."""
+        """Cancel what still runs, so that worlds and connections close and give back what they hold; then stop."""
         if self._loop.is_closed():
             return
         with contextlib.suppress(TimeoutError):
@@ -93,6 +94,7 @@ class BackgroundLoop:
             if not task.cancelling():  # cancelled a second time, it would break off the closing that the first began
                 task.cancel()
         await asyncio.gather(*started, return_exceptions=True)
+        await asyncio.get_running_loop().shutdown_asyncgens()  # as `asyncio.run` does: engines keep connections in them
 
 
 @final

@@ -1,7 +1,8 @@
 """The policy behind vLLM servers while it is trained here: new weights reach the servers before the next episode.
 
 The weights are written to `policy/` in the stage's folder, whole or not at all, and the servers read it again: the
-folder must be on a disk that trainer and servers share. All processes gather, the first writes and gives the order.
+folder must be on a disk that trainer and servers share. All processes gather, the first writes and gives the order. A
+model whose output layer is its embedding is written once more with a layer of its own, as vLLM needs it on a CPU.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from transformers import TrainerCallback
 
+from agent.vllm_weights import shares_output, with_own_output
 from tools.errors import ConfigError
 from training.files import publish
 from training.grpo_config import passes_per_sampling
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from training.grpo_trainer import ToolGRPOTrainer
 
 POLICY = "policy"
+OWN_OUTPUT = "policy-own-output"
 
 
 @final
@@ -62,6 +65,11 @@ class ServedWeights(TrainerCallback):
         if accelerator.is_main_process:
             model = accelerator.unwrap_model(self.trainer.model)
             publish(self.folder, lambda folder: save_model(model, self.tokenizer, self.dialect, folder, weights))
-            asyncio.run(engine.refresh(step, folder=str(self.folder)))
-        engine.policy_version = step
+            written = self.folder
+            if shares_output(written):
+                written = with_own_output(written, written.with_name(OWN_OUTPUT))
+            asyncio.run(engine.refresh(step, folder=str(written)))
+        accelerator.wait_for_everyone()
+        if not accelerator.is_main_process:  # its own view of the servers; they have the weights
+            asyncio.run(engine.refresh(step, reload=False))
         accelerator.wait_for_everyone()
