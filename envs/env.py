@@ -6,13 +6,16 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
-from typing import Any, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, final
 
 from envs.message import Message, answer_to
 from envs.task import Task
 from tools.errors import ConfigError
 from tools.record import record
 from tools.tool import Tool, ToolCall, ToolResult
+
+if TYPE_CHECKING:
+    from tools.image.gallery import Gallery
 
 
 @record
@@ -90,7 +93,8 @@ User: TypeAlias = Callable[[Message], Awaitable[Message | None]]
 class ToolEnv(Env):
     """The world of nine environments in ten: run the calls, answer each; no calls, ask the user; no user, done.
 
-    `resources` are closed with the episode.
+    `resources` are closed with the episode. With a `gallery` the prompt's pictures are numbered in it and shown as it
+    shows them; the tools that were made for it add theirs.
     """
 
     def __init__(
@@ -100,11 +104,20 @@ class ToolEnv(Env):
         tools: Sequence[Tool] = (),
         user: User | None = None,
         resources: Sequence[Closable] = (),
+        gallery: Gallery | None = None,
     ) -> None:
         self.task = task
         self.tools = tuple(tools)
         self.user = user
         self.resources = tuple(resources)
+        self.gallery = gallery
+
+    async def start(self) -> tuple[Message, ...]:
+        if self.gallery is None:
+            return self.task.prompt
+        from envs.pictures import entered
+
+        return await entered(self.task.prompt, self.gallery)
 
     async def step(self, action: Message, ctx: Context) -> Reply:
         if not action.tool_calls:

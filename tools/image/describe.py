@@ -1,0 +1,32 @@
+"""What a model is told of a tool that takes pictures and coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from tools.image.coordinates import Convention
+from tools.schema import schema_of
+from tools.tool import Tool, ToolResult
+
+COORDINATES: Mapping[Convention, str] = {
+    "pixel": "in pixels of the image as shown",
+    "unit": "as shares of the image's width and height, from 0 to 1",
+    "per_mille": "in thousandths of the image's width and height, from 0 to 1000",
+    "unit_square_padded": "as shares of the image padded to a square, from 0 to 1",
+}
+NUMBER = "The image's number, counted from 1."
+
+
+def described(
+    fn: Callable[..., Awaitable[ToolResult]],
+    name: str,
+    about: str,
+    arguments: Mapping[str, str],
+    slots: AbstractAsyncContextManager[Any] | None = None,
+) -> Tool:
+    """`fn` as a tool, the schema from its signature, the words given: they depend on the coordinate convention."""
+    _, schema = schema_of(fn)
+    told = {key: {**value, "description": arguments[key]} for key, value in schema.get("properties", {}).items()}
+    return Tool(name=name, description=about, parameters={**schema, "properties": told}, fn=fn, slots=slots)

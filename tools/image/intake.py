@@ -1,0 +1,241 @@
+"""Pictures from anywhere, brought into one form before anything else looks at them.
+
+Normal is PNG or JPEG, 8-bit RGB, upright, in sRGB, one frame. Bytes that are normal already are kept as they are, under
+their own hash. Anything else is decoded, mended and encoded again: as JPEG (quality 95, full colour resolution) where
+it was JPEG, else as PNG.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+from tools.content import BlobStore, Image
+from tools.record import record
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+T = TypeVar("T")
+
+
+@record
+class IntakeLimits:
+    """What is refused before a pixel of it is decoded."""
+
+    max_pixels: int = 80_000_000
+    max_bytes: int = 64 * 2**20
+    animated: Literal["first", "refuse"] = "first"
+    """What becomes of a picture with several frames: its first one is taken and that is said, or it is refused."""
+
+
+@record
+class Taken:
+    """A picture in normal form, not stored yet."""
+
+    data: bytes
+    size: tuple[int, int]
+    """Width and height, upright."""
+    work: int
+    """Bytes of memory that decoding it takes."""
+    notes: tuple[str, ...] = ()
+    """What was done to it, in words; empty where the bytes are as they came."""
+
+
+def take(data: bytes, blobs: BlobStore, limits: IntakeLimits | None = None) -> Image:
+    """Store a picture in normal form, its pixels checked. Raises `ValueError` that names what was wrong.
+
+    >>> import PIL.Image
+    >>> store, file = BlobStore(), io.BytesIO()
+    >>> PIL.Image.new("CMYK", (4, 2)).save(file, "TIFF")
+    >>> take(file.getvalue(), store).media_type
+    'image/png'
+    """
+    taken = normalised(data, limits)
+    if not taken.notes:
+        check(taken.data)
+    return blobs.put(taken.data)
+
+
+def normalised(data: bytes, limits: IntakeLimits | None = None) -> Taken:
+    """The picture in normal form. The pixels of bytes that are kept are not looked at: decode them to check them.
+
+    Raises `ValueError` that names what was wrong.
+    """
+    limits = limits or IntakeLimits()
+    if not data:
+        raise ValueError("the picture is empty: 0 bytes")
+    if len(data) > limits.max_bytes:
+        raise ValueError(f"the picture has {len(data)} bytes; at most {limits.max_bytes} are taken")
+    with _reading(data) as picture:
+        width, height = picture.size
+        if width * height > limits.max_pixels:
+            raise ValueError(
+                f"the picture has {width} x {height} pixels; at most {limits.max_pixels} are taken (width times height)"
+            )
+        notes = _abnormal(picture, limits)
+        if not notes:
+            return Taken(data=data, size=picture.size, work=_work(picture))
+        lossy, work = picture.format in ("JPEG", "MPO"), _work(picture)
+        mended = _guarded(lambda: _mended(picture))
+        return Taken(data=encoded(mended, lossy=lossy), size=mended.size, work=work, notes=notes)
+
+
+def check(data: bytes) -> None:
+    """Read all of an encoded picture. Raises `ValueError` for a damaged one. A JPEG is decoded at an eighth."""
+    decoded(data, lambda picture: picture.draft("RGB", (1, 1)))
+
+
+def work_of(data: bytes) -> int:
+    """Bytes of memory that decoding a picture takes. Raises `ValueError` where it is none."""
+    with _reading(data) as picture:
+        return _work(picture)
+
+
+def encoded(picture: PILImage, *, lossy: bool = False) -> bytes:
+    """The bytes of an RGB picture: PNG at its fastest compression, or JPEG of quality 95 at full colour resolution."""
+    buffer = io.BytesIO()
+    if lossy:
+        picture.save(buffer, "JPEG", quality=95, subsampling=0)
+    else:
+        picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def decoded(data: bytes, prepare: Callable[[PILImage], object] = lambda _: None) -> PILImage:
+    """The pixels, `prepare` (a draft) called before they are read. Raises `ValueError` for damaged ones."""
+    picture = _reading(data)
+    prepare(picture)
+    _guarded(picture.load)
+    return picture
+
+
+def rgb(picture: PILImage) -> PILImage:
+    """8-bit RGB of a decoded picture in any mode: transparent pixels over white, deep ones scaled to 8 bits."""
+    import PIL.Image
+
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _shallow(picture).convert("RGB")
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        return PIL.Image.alpha_composite(PIL.Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _work(picture: PILImage) -> int:
+    """Pillow keeps 4 bytes a pixel; the decoder of a progressive JPEG holds up to 6 more."""
+    return picture.width * picture.height * (10 if picture.info.get("progressive") else 4)
+
+
+def _reading(data: bytes) -> PILImage:
+    import PIL.Image
+
+    return _guarded(lambda: PIL.Image.open(io.BytesIO(data)), "not a picture of a known kind")
+
+
+def _guarded(work: Callable[[], T], wrong: str = "the picture is damaged") -> T:
+    """Pillow raises many kinds of errors for bytes that are wrong; all of them come out as `ValueError`."""
+    import PIL.Image
+
+    try:
+        return work()
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise ValueError(f"the picture is too large: {error}") from error
+    except PIL.UnidentifiedImageError as error:
+        raise ValueError(wrong) from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{wrong}: {error}") from error
+
+
+def _abnormal(picture: PILImage, limits: IntakeLimits) -> tuple[str, ...]:
+    """Every way in which a picture, known by its header alone, is not normal."""
+    notes: list[str] = []
+    if picture.format not in ("PNG", "JPEG"):
+        notes.append(f"converted from {picture.format}")
+    # A phone's MPO holds a second view or a preview beside the photograph: no animation.
+    if picture.format != "MPO" and _guarded(lambda: getattr(picture, "is_animated", False)):
+        if limits.animated == "refuse":
+            raise ValueError(f"the picture is animated ({getattr(picture, 'n_frames', 2)} frames); one frame is taken")
+        notes.append("the first frame of an animation")
+    if picture.mode != "RGB" or "transparency" in picture.info:
+        notes.append(f"converted from mode {picture.mode}")
+    if _turned(picture) not in (None, 1):
+        notes.append("turned upright")
+    if _foreign_profile(picture) is not None:
+        notes.append("converted to sRGB")
+    return tuple(notes)
+
+
+def _turned(picture: PILImage) -> int | None:
+    """EXIF's orientation, 1 to 8; anything else is no orientation."""
+    try:
+        value: Any = picture.getexif().get(0x0112)
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return None
+    return value if isinstance(value, int) and 1 <= value <= 8 else None
+
+
+def _foreign_profile(picture: PILImage) -> Any:
+    """The colour profile, where there is one that can be read and that is not sRGB."""
+    data = cast(bytes | None, picture.info.get("icc_profile"))
+    if not data:
+        return None
+    from PIL import ImageCms
+
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        return None if "srgb" in ImageCms.getProfileDescription(profile).lower() else profile
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):  # an unreadable profile is as good as none
+        return None
+
+
+def _mended(picture: PILImage) -> PILImage:
+    from PIL import ImageOps
+
+    profile = _foreign_profile(picture)
+    picture.load()
+    upright = ImageOps.exif_transpose(picture)
+    return rgb(upright if profile is None else _in_srgb(upright, profile))
+
+
+def _in_srgb(picture: PILImage, profile: Any) -> PILImage:
+    """The colours in sRGB; a profile that does not fit the mode is left aside."""
+    from PIL import ImageCms
+
+    if picture.mode in ("P", "PA", "LA", "RGBA"):
+        alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
+        picture = picture.convert("L" if picture.mode == "LA" else "RGB")
+        if alpha is not None:
+            moved = _in_srgb(picture, profile).convert("RGB")
+            moved.putalpha(alpha)
+            return moved
+    try:
+        target: Any = ImageCms.createProfile("sRGB")  # pyright: ignore[reportUnknownMemberType]
+        moved = ImageCms.profileToProfile(picture, profile, target, outputMode="RGB")
+    except (ImageCms.PyCMSError, ValueError):
+        return picture
+    return moved or picture
+
+
+def _shallow(picture: PILImage) -> PILImage:
+    """8-bit grey of 16-bit, 32-bit and float greys.
+
+    16-bit values lose their lower byte, floats within 0 and 1 are taken as shares of white; other ranges are
+    stretched from their least to their greatest value.
+    """
+    low, high = cast(tuple[float, float], picture.getextrema())
+    if not (low == low and high == high and high - low < float("inf")):
+        raise ValueError("its pixels hold values that are no numbers")
+    if picture.mode.startswith("I;16"):
+        low, high = 0, 65535
+    elif low >= 0:
+        high = 1 if picture.mode == "F" and high <= 1 else 255 if high <= 255 else 65535 if high <= 65535 else high
+        low = 0 if high <= 65535 else low
+    scale = 256 / (high - low + (0 if picture.mode == "F" else 1)) if high > low else 1.0
+    grey = picture.convert("F")
+    return grey.point(lambda value: value * scale + (-low * scale)).convert("L")
