@@ -54,9 +54,10 @@ def sums():
 
 VERIFIERS = """
 import asyncio, os, re
+from pathlib import Path
 import verifiers as vf
 from datasets import Dataset
-from openai import AsyncOpenAI
+from verifiers.types import ClientConfig
 
 def right(completion, answer, **_):
     found = re.findall(r"Answer: (\\d+)", completion[-1]["content"])
@@ -65,11 +66,12 @@ def right(completion, answer, **_):
 n, repeats, out = int(os.environ["SUMS"]), int(os.environ["REPEATS"]), os.environ["OUT"]
 rows = [{"question": f"What is {i} + {i + 1}?", "answer": str(2 * i + 1)} for i in range(n)]
 env = vf.SingleTurnEnv(eval_dataset=Dataset.from_list(rows), rubric=vf.Rubric(funcs=[right]))
-client = AsyncOpenAI(base_url=os.environ["URL"], api_key="none")
+client = ClientConfig(api_base_url=os.environ["URL"], api_key_var="LOCAL_API_KEY")
 results = asyncio.run(env.evaluate(client=client, model="stub", sampling_args={"max_tokens": 512, "temperature": 0.0},
                                    num_examples=n, rollouts_per_example=repeats, max_concurrent=64,
-                                   save_results=True, results_path=__import__("pathlib").Path(out)))
-rewards = results["reward"] if "reward" in results else results.reward
+                                   independent_scoring=True, on_progress=lambda *_: None,
+                                   save_results=True, results_path=Path(out), state_columns=["trajectory"]))
+rewards = [output["reward"] for output in results["outputs"]]
 assert len(rewards) == n * repeats and min(rewards) == 1.0, (len(rewards), sum(rewards))
 """
 
@@ -117,7 +119,7 @@ def inspect_ai(python: str, folder: Path, url: str, n: int, repeats: int) -> tup
 def verifiers(python: str, folder: Path, url: str, n: int, repeats: int) -> tuple[float, float]:
     """verifiers' in-process evaluation, with its results saved."""
     (folder / "sums_verifiers.py").write_text(VERIFIERS)
-    out = {"SUMS": str(n), "REPEATS": str(repeats), "URL": url, "OUT": str(folder / "verifiers")}
+    out = {"SUMS": str(n), "REPEATS": str(repeats), "URL": url, "OUT": str(folder / "verifiers"), "LOCAL_API_KEY": "none"}
     return measured([python, str(folder / "sums_verifiers.py")], **out)
 
 

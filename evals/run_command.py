@@ -143,7 +143,7 @@ def measured(taskset: Taskset, name: str, arguments: dict[str, str], out: Path, 
     """Run or continue one evaluation, and print what came of it."""
     from evals.cost import MeteredSampler, parse_prices
     from evals.decode import decoder_of
-    from evals.evaluate import evaluate
+    from evals import evaluate
     from evals.measures import parse_measures
     from evals.session import StopAt
 

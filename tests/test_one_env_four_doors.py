@@ -24,7 +24,7 @@ from envs.find import find_taskset
 from envs.log import read_log
 from envs.message import Message
 from envs.trajectory import Step, StepTokens, Trajectory
-from evals.evaluate import evaluate
+from evals import evaluate
 from training.collect import collect
 from training.recipe import GRPO, Collect, Recipe, StageRun
 

@@ -136,7 +136,7 @@ def measure(stage: Evaluate, run: StageRun) -> dict[str, Any]:
     """Evaluate a stage's model on the recipe's taskset."""
     from agent.models import sampler_for
     from evals.decode import decoder_of
-    from evals.evaluate import evaluate
+    from evals import evaluate
     from training.collect import close_sampler
 
     taskset = measured_taskset(run.recipe, stage)
