@@ -111,6 +111,11 @@ class ChatSampler:
         )
 
     def _request(self, conversation: Conversation, params: SamplingParams) -> dict[str, Any]:
+        if params.thinking_budget is not None:
+            raise ConfigError(
+                f"a chat server cannot be made to close its thinking after {params.thinking_budget} tokens",
+                hint="use vllm:URL, or the server's own setting for it through extra_body",
+            )
         request: dict[str, Any] = {
             "model": self.model,
             "messages": conversation.messages,

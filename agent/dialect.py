@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -28,6 +29,17 @@ class Injection:
         return text_of(self.parts)
 
 
+@record
+class Thought:
+    """How an action's thinking is written. A control token stands in these texts by its name."""
+
+    opening: str
+    closing: str
+    """What closes thinking that is still open."""
+    unclosed: re.Pattern[str]
+    """Matches, at the head of an action's text, thinking that has begun and has not ended."""
+
+
 class Dialect(Protocol):
     """One way of writing calls and results.
 
@@ -41,6 +53,7 @@ class Dialect(Protocol):
     """Strings that end an action, for results that continue the turn; the action ends with the string."""
     tags: tuple[str, ...]
     """Its markup: in a tool's words these are never tokens of their own."""
+    thought: Thought
 
     def instructions(self, tools: Sequence[Tool]) -> str:
         """What the system turn says of the tools; empty without tools."""
@@ -57,7 +70,9 @@ class Dialect(Protocol):
         """
         ...
 
-    def format(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> Injection:
+    def format(
+        self, calls: Sequence[ToolCall], results: Sequence[Message]
+    ) -> Injection:
         """The tool messages that answer `calls`, in their order, as text."""
         ...
 
@@ -72,6 +87,7 @@ class TokenDialect(Protocol):
     name: str
     controls: tuple[str, ...]
     """The special tokens it writes."""
+    thought: Thought
 
     def instructions(self, tools: Sequence[Tool]) -> str:
         """What the prompt says of the tools, in the form and at the place the family has for it."""
@@ -93,7 +109,9 @@ class TokenDialect(Protocol):
         """What the model wrote, without the token that ended it."""
         ...
 
-    def turns(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> tuple[Turn, ...]:
+    def turns(
+        self, calls: Sequence[ToolCall], results: Sequence[Message]
+    ) -> tuple[Turn, ...]:
         """The tool messages that answer `calls`, as turns."""
         ...
 
@@ -111,5 +129,6 @@ def refuse_other_tools(dialect: str, its_tool: str, tool: str) -> None:
     """Raise `ConfigError` where a dialect that writes one tool alone is given another."""
     if tool != its_tool:
         raise ConfigError(
-            f"the {dialect} dialect writes the tool {its_tool!r} alone, not {tool!r}", hint="use --dialect hermes"
+            f"the {dialect} dialect writes the tool {its_tool!r} alone, not {tool!r}",
+            hint="use --dialect hermes",
         )

@@ -151,8 +151,7 @@ async def _play(
             return Stop.TIMEOUT
         turn = len(trajectory.steps)
         turn_params = replace(
-            params,
-            max_tokens=params.max_tokens if left.tokens is None else min(params.max_tokens, left.tokens),
+            params.within(left.tokens),
             seed=None if params.seed is None else derive_seed(params.seed, turn),
         )
         asked = time.monotonic()

@@ -25,6 +25,10 @@ class SamplingParams:
     """0 keeps all."""
     seed: int | None = None
     """`rollout()` derives one per turn from it; None draws a fresh one."""
+    thinking_budget: int | None = None
+    """Most tokens an action thinks before its thinking is closed for it and the answer is sampled; None: no limit."""
+    last_thought: str = ""
+    """Words that are then put in before the closing tag."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -35,6 +39,21 @@ class SamplingParams:
             raise ConfigError(f"top_k is {self.top_k}; it must be 0 (keep all) or more")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+        if self.thinking_budget is not None and not 0 < self.thinking_budget < self.max_tokens:
+            raise ConfigError(
+                f"thinking_budget is {self.thinking_budget}; it must be 1 or more and leave room within max_tokens "
+                f"({self.max_tokens}) for the answer"
+            )
+        if self.last_thought and self.thinking_budget is None:
+            raise ConfigError("last_thought is said when a thinking_budget is spent, and there is none")
+
+    def within(self, tokens: int | None) -> SamplingParams:
+        """The same with at most `tokens` for an action; None is no limit."""
+        if tokens is None or tokens >= self.max_tokens:
+            return self
+        if self.thinking_budget is None or self.thinking_budget < tokens:
+            return replace(self, max_tokens=tokens)
+        return replace(self, max_tokens=tokens, thinking_budget=None, last_thought="")
 
 
 class ContextFull(Exception):

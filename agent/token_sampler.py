@@ -10,8 +10,9 @@ from typing import final
 from agent.engine import Engine, Request
 from agent.renderer import Renderer
 from agent.sampler import ContextFull, SamplingParams, actions_before
+from agent.thinking import Limited, generate_within, limit_of
 from envs.message import Message
-from envs.trajectory import Step, StepTokens, Trajectory
+from envs.trajectory import PlacedImage, Step, StepTokens, Trajectory
 from tools.record import record
 
 
@@ -70,12 +71,19 @@ class TokenSampler:
             seed=secrets.randbits(63) if params.seed is None else params.seed,
             stop_ids=self.renderer.stop_ids,
             stop_strings=self.renderer.stop_strings,
-            images=delta.images,
+            images=_after(context_images(so_far), delta.images, len(prompt) - len(delta.ids))
+            if extends
+            else delta.images,
         )
         on_ids = _streamer(self.renderer, on_text) if on_text else None
         if on_ids is not None and begun:
             on_ids(begun)
-        reply = await self.engine.generate(request, on_ids)
+        limit = limit_of(self.renderer, params, so_far, delta, begun)
+        if limit is None:
+            limited = Limited(reply=await self.engine.generate(request, on_ids))
+        else:
+            limited = await generate_within(self.engine, request, limit, on_ids)
+        reply = limited.reply
         finish = "context" if reply.finish == "length" and room < wanted else reply.finish
         completion = (*begun, *reply.token_ids)
         return Step(
@@ -93,6 +101,7 @@ class TokenSampler:
                 spans=delta.spans,
                 images=delta.images,
                 forced=len(begun) if prefix is not None and prefix.logprob is None else 0,
+                inserted=tuple((len(begun) + start, len(begun) + end) for start, end in limited.inserted),
             ),
             policy_version=reply.policy_version,
         )
@@ -117,6 +126,25 @@ def context_ids(so_far: Trajectory) -> tuple[int, ...]:
         ids += step.tokens.added
         ids += step.tokens.completion
     return tuple(ids)
+
+
+def context_images(so_far: Trajectory) -> tuple[PlacedImage, ...]:
+    """The pictures of the present sequence, with their positions in `context_ids`."""
+    images: tuple[PlacedImage, ...] = ()
+    length = 0
+    for step in so_far.steps:
+        if step.tokens is None:
+            continue
+        if not step.tokens.extends:
+            images, length = (), 0
+        images = _after(images, step.tokens.images, length)
+        length += len(step.tokens.added) + len(step.tokens.completion)
+    return images
+
+
+def _after(images: tuple[PlacedImage, ...], more: tuple[PlacedImage, ...], length: int) -> tuple[PlacedImage, ...]:
+    """Pictures of a context of `length` ids, and those of what is put behind it."""
+    return (*images, *(replace(image, position=length + image.position) for image in more))
 
 
 def _numbered(action: Message, turn: int) -> Message:

@@ -313,7 +313,7 @@ def _record_from(value: Json) -> CallRecord:
 
 
 def _tokens(tokens: StepTokens) -> Json:
-    return {
+    value: Json = {
         "added": list(tokens.added),
         "completion": list(tokens.completion),
         # A diverged model's log-probs are evidence too: what is not finite is written as text.
@@ -323,6 +323,9 @@ def _tokens(tokens: StepTokens) -> Json:
         "images": [[image.sha256, *image.shown_size, image.position] for image in tokens.images],
         "forced": tokens.forced,
     }
+    if tokens.inserted:
+        value["inserted"] = [list(stretch) for stretch in tokens.inserted]
+    return value
 
 
 def _tokens_from(value: Json) -> StepTokens:
@@ -337,4 +340,5 @@ def _tokens_from(value: Json) -> StepTokens:
             for sha256, width, height, position in value["images"]
         ),
         forced=value["forced"],
+        inserted=tuple((start, end) for start, end in value.get("inserted", ())),
     )

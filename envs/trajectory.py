@@ -13,8 +13,8 @@ from tools.record import record
 from tools.tool import Tool, ToolCall, ToolResult
 
 Source: TypeAlias = Literal["prompt", "model", "tool", "env", "forced"]
-"""Who wrote a token: the first messages, the policy, a tool's result, anything else the world said, or a forced
-prefix."""
+"""Who wrote a token: the first messages, the policy, a tool's result, anything else the world said, or whoever put
+words into the policy's mouth (a prefix, the words that close thinking)."""
 
 Finish: TypeAlias = Literal["stop", "length", "context"]
 """Why sampling ended: the model closed its turn (or wrote a stop string), it met its token limit, or the context
@@ -76,7 +76,7 @@ class StepTokens:
     added: tuple[int, ...]
     """Ids put before sampling; the whole prompt when `extends` is False."""
     completion: tuple[int, ...]
-    """Ids sampled, stop token included."""
+    """Ids sampled, stop token and what was forced among them included."""
     logprobs: tuple[float, ...]
     """Log-probability of each completion id at the sampling temperature, before top-p and top-k; 0.0 where forced."""
     extends: bool
@@ -87,6 +87,23 @@ class StepTokens:
     images: tuple[PlacedImage, ...] = ()
     forced: int = 0
     """How many leading completion ids were forced on the policy instead of sampled from it."""
+    inserted: tuple[tuple[int, int], ...] = ()
+    """Later stretches [start, end) of the completion that were forced on the policy: the words that closed thinking."""
+
+    @property
+    def mask(self) -> tuple[int, ...]:
+        """1 on each completion id that the policy sampled, 0 on those forced on it."""
+        mask = [0] * self.forced + [1] * (len(self.completion) - self.forced)
+        for start, end in self.inserted:
+            mask[start:end] = [0] * (end - start)
+        return tuple(mask)
+
+    @property
+    def sampled_ids(self) -> tuple[int, ...]:
+        """The completion ids that the policy sampled."""
+        if not self.inserted:
+            return self.completion[self.forced :]
+        return tuple(token for token, on in zip(self.completion, self.mask, strict=True) if on)
 
 
 @record
@@ -184,8 +201,7 @@ class Trajectory:
     def sampled_tokens(self) -> int:
         """How many tokens the policy sampled, by recorded ids or else by the server's count."""
         return sum(
-            len(step.tokens.completion) - step.tokens.forced if step.tokens else step.usage.get("completion", 0)
-            for step in self.steps
+            len(step.tokens.sampled_ids) if step.tokens else step.usage.get("completion", 0) for step in self.steps
         )
 
     def sequences(self) -> list[TokenSequence]:
@@ -223,11 +239,12 @@ class _Row:
             )
         for span in tokens.spans:
             self.sources.extend(span.source for _ in range(span.start, span.end))
-        sampled = len(tokens.completion) - tokens.forced
+        mask = tokens.mask
         self.ids += [*tokens.added, *tokens.completion]
-        self.mask += [0] * (len(tokens.added) + tokens.forced) + [1] * sampled
-        self.sources.extend("model" if index >= tokens.forced else "forced" for index in range(len(tokens.completion)))
-        self.logprobs += [0.0] * (len(tokens.added) + tokens.forced) + list(tokens.logprobs[tokens.forced :])
+        self.mask += [0] * len(tokens.added) + list(mask)
+        self.sources.extend("model" if on else "forced" for on in mask)
+        self.logprobs += [0.0] * len(tokens.added)
+        self.logprobs += [p if on else 0.0 for p, on in zip(tokens.logprobs, mask, strict=True)]
 
     def done(self) -> TokenSequence:
         lengths = {len(self.ids), len(self.mask), len(self.sources), len(self.logprobs)}

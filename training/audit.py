@@ -42,16 +42,15 @@ def problem_with_episode(
         problem = _problem_with_row(row, vocab_size, max_context) or _problem_with_images(row, sight)
         if problem is not None:
             return f"row {index}: {problem}"
-    sampled = [(*_sampled(step.tokens.completion, step.tokens.forced),) for step in trajectory.steps if step.tokens]
-    said = [token for completion in sampled for token in completion]
+    said = _said(trajectory)
     trained = [token for row in sequences for token, on in zip(row.token_ids, row.loss_mask, strict=True) if on]
     if said != trained:
         return f"{len(said)} tokens were sampled, {len(trained)} are trained on, and they are not the same"
     return None
 
 
-def _sampled(completion: tuple[int, ...], forced: int) -> tuple[int, ...]:
-    return completion[forced:]
+def _said(trajectory: Trajectory) -> list[int]:
+    return [token for step in trajectory.steps if step.tokens for token in step.tokens.sampled_ids]
 
 
 def _problem_with_row(row: TokenSequence, vocab_size: int, max_context: int | None) -> str | None:
@@ -107,9 +106,7 @@ def problem_with_rows(rows: Sequence[Row], trajectory: Trajectory) -> str | None
         lengths = (len(row.completion), len(row.mask), len(row.logprobs), len(row.advantages()))
         if len(set(lengths)) != 1:
             return f"row {index}: ids, mask, log-probs and advantages have lengths {lengths}"
-    steps = [step.tokens for step in trajectory.steps if step.tokens]
-    said = [token for tokens in steps for token in tokens.completion[tokens.forced :]]
-    if [token for row in rows for token in row.trained_ids] != said:
+    if [token for row in rows for token in row.trained_ids] != _said(trajectory):
         return "its rows train on other tokens than were sampled"
     return None
 

@@ -133,6 +133,5 @@ def over_turns(episode: Trajectory, values: Sequence[float]) -> list[float]:
         raise ValueError(f"{len(values)} values for {len(episode.steps)} turns")
     laid: list[float] = []
     for step, value in zip(episode.steps, values, strict=True):
-        sampled = len(step.tokens.completion) - step.tokens.forced if step.tokens else 0
-        laid += [value] * sampled
+        laid += [value] * (len(step.tokens.sampled_ids) if step.tokens else 0)
     return laid

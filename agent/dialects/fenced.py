@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, cast, final
 
-from agent.dialect import Injection, a_turn_of_results
+from agent.dialect import Injection, Thought, a_turn_of_results
 from envs.message import Message, assistant
 from tools.errors import ConfigError
 from tools.record import record
@@ -36,6 +36,7 @@ VILASR = (
     Action(tool="path_tracer", shown="Path Tracer", argument="items"),
 )
 _THOUGHT = re.compile(r"<think>(.*?)</think> ?", re.DOTALL)
+_OPEN = re.compile(r"<think>(?!.*</think>)", re.DOTALL)
 _BLOCK = re.compile(r"```json\n(.*?)\n?```(?=\s|$)", re.DOTALL)
 _ANSWER = "Action: Answer\n"
 
@@ -52,6 +53,7 @@ class FencedActions:
     name: str = "vilasr"
     stop: tuple[str, ...] = ()
     tags: tuple[str, ...] = ("<think>", "</think>", "<answer>", "</answer>")
+    thought = Thought(opening="<think>", closing="</think> ", unclosed=_OPEN)
 
     def __init__(self, actions: Sequence[Action] = VILASR) -> None:
         self.actions = tuple(actions)

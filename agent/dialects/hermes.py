@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast, final
 
 from agent.dialect import Injection
-from agent.dialects.reasoning import split_reasoning, with_reasoning
+from agent.dialects.reasoning import THOUGHT, split_reasoning, with_reasoning
 from agent.parts import Part, markup, quoted
 from envs.message import Message, assistant
 from tools.tool import Tool, ToolCall
@@ -45,7 +45,15 @@ class Hermes:
     """
 
     stop: tuple[str, ...] = ()
-    tags: tuple[str, ...] = (OPEN, CLOSE, "<tool_response>", "</tool_response>", "<think>", "</think>")
+    tags: tuple[str, ...] = (
+        OPEN,
+        CLOSE,
+        "<tool_response>",
+        "</tool_response>",
+        "<think>",
+        "</think>",
+    )
+    thought = THOUGHT
 
     def __init__(self, name: str = "hermes", correction: str = "{problem}") -> None:
         self.name = name
@@ -54,11 +62,17 @@ class Hermes:
     def instructions(self, tools: Sequence[Tool]) -> str:
         if not tools:
             return ""
-        return _INSTRUCTIONS.format(tools="\n".join(json.dumps(signature(tool), ensure_ascii=False) for tool in tools))
+        return _INSTRUCTIONS.format(
+            tools="\n".join(
+                json.dumps(signature(tool), ensure_ascii=False) for tool in tools
+            )
+        )
 
     def write(self, action: Message) -> str:
         blocks = [_write_call(call) for call in action.tool_calls]
-        return with_reasoning(action.reasoning, "\n".join(([action.text] if action.text else []) + blocks))
+        return with_reasoning(
+            action.reasoning, "\n".join(([action.text] if action.text else []) + blocks)
+        )
 
     def parse(self, text: str, tools: Sequence[Tool]) -> Message:
         reasoning, rest = split_reasoning(text)
@@ -73,11 +87,17 @@ class Hermes:
             start = rest.find(OPEN, end)
         return assistant(said, reasoning=reasoning, tool_calls=calls)
 
-    def format(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> Injection:
+    def format(
+        self, calls: Sequence[ToolCall], results: Sequence[Message]
+    ) -> Injection:
         parts: list[Part] = []
         for index, result in enumerate(results):
             opening = "\n<tool_response>\n" if index else "<tool_response>\n"
-            parts += [markup(opening), quoted(result.text), markup("\n</tool_response>")]
+            parts += [
+                markup(opening),
+                quoted(result.text),
+                markup("\n</tool_response>"),
+            ]
         return Injection(parts=tuple(parts), continues_turn=False)
 
     def _read_call(self, text: str, start: int, call_id: str) -> tuple[ToolCall, int]:
@@ -92,7 +112,9 @@ class Hermes:
             close = text.find(CLOSE, stop)
             if close >= 0 and not text[stop:close].strip():
                 end = close + len(CLOSE)
-                return checked_call(value, text[start:end], call_id, self.correction), end
+                return checked_call(
+                    value, text[start:end], call_id, self.correction
+                ), end
             problem = f"The call has text after its JSON object, or no closing {CLOSE}."
         except (json.JSONDecodeError, RecursionError) as error:
             problem = f"The call is not valid JSON ({error})."
@@ -104,7 +126,11 @@ class Hermes:
 
 def signature(tool: Tool) -> dict[str, Any]:
     """A tool as the function signature that chat templates and OpenAI-compatible servers take."""
-    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": dict(tool.parameters),
+    }
     return {"type": "function", "function": function}
 
 
@@ -114,11 +140,17 @@ def call_json(call: ToolCall, arguments: str = "arguments") -> str:
     >>> call_json(ToolCall(id="", name="add", raw="", arguments={"a": True}))
     '{"name": "add", "arguments": {"a": true}}'
     """
-    return json.dumps({"name": call.name, arguments: dict(call.arguments or {})}, ensure_ascii=False)
+    return json.dumps(
+        {"name": call.name, arguments: dict(call.arguments or {})}, ensure_ascii=False
+    )
 
 
 def checked_call(
-    value: Any, raw: str, call_id: str, correction: str = "{problem}", arguments: str = "arguments"
+    value: Any,
+    raw: str,
+    call_id: str,
+    correction: str = "{problem}",
+    arguments: str = "arguments",
 ) -> ToolCall:
     """A call from what its JSON said, malformed where that is not a name and an object of arguments."""
     fields = cast(dict[str, Any], value) if isinstance(value, dict) else {}
@@ -126,8 +158,12 @@ def checked_call(
     if not isinstance(name, str) or not isinstance(given, dict):
         problem = f'The call must be a JSON object with a "name" string and an "{arguments}" object.'
         said = correction.replace("{problem}", problem)
-        return ToolCall(id=call_id, name=name if isinstance(name, str) else "", raw=raw, error=said)
-    return ToolCall(id=call_id, name=name, raw=raw, arguments=cast(dict[str, Any], given))
+        return ToolCall(
+            id=call_id, name=name if isinstance(name, str) else "", raw=raw, error=said
+        )
+    return ToolCall(
+        id=call_id, name=name, raw=raw, arguments=cast(dict[str, Any], given)
+    )
 
 
 def _write_call(call: ToolCall) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NoReturn, final
 
 from agent.dialect import Injection
+from agent.dialects.reasoning import THOUGHT
 from envs.message import Message
 from tools.errors import ConfigError
 from tools.tool import Tool, ToolCall
@@ -18,6 +19,7 @@ class Native:
     name: str = "native"
     stop: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    thought = THOUGHT
 
     def instructions(self, tools: Sequence[Tool]) -> str:
         self._refuse()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
+from agent.dialect import Thought
+
 OPEN, CLOSE = "<think>\n", "\n</think>\n\n"
+THOUGHT = Thought(opening="<think>", closing=CLOSE, unclosed=re.compile(r"<think>(?!.*</think>)", re.DOTALL))
 
 
 def with_reasoning(reasoning: str | None, text: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import final
 
 from agent.dialect import Injection, a_turn_of_results, refuse_other_tools
-from agent.dialects.reasoning import split_reasoning, with_reasoning
+from agent.dialects.reasoning import THOUGHT, split_reasoning, with_reasoning
 from envs.message import Message, assistant
 from tools.errors import ConfigError
 from tools.tool import Tool, ToolCall
@@ -34,6 +34,7 @@ class SketchScript:
     name: str = "chartsketcher"
     stop: tuple[str, ...] = ()
     tags: tuple[str, ...] = ("<think>", "</think>")
+    thought = THOUGHT
 
     def __init__(self, tool: str = "sketch", argument: str = "script") -> None:
         self.tool = tool

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import cast, final
 
-from agent.dialect import Injection, a_turn_of_results, refuse_other_tools
+from agent.dialect import Injection, Thought, a_turn_of_results, refuse_other_tools
 from envs.message import Message, assistant
 from tools.errors import ConfigError
 from tools.tool import Tool, ToolCall
@@ -19,6 +19,7 @@ _TURN = re.compile(
     r"(?:<clip>(?P<clip>.*?)</clip>)?\s*(?:<answer>(?P<answer>.*?)</answer>)?\s*",
     re.DOTALL,
 )
+_OPEN = re.compile(r"(?:<score>.*?</score>)?\s*<think>(?!.*</think>)", re.DOTALL)
 _CLIP = re.compile(r"\d{1,2}:\d{2}:\d{2}-\d{1,2}:\d{2}:\d{2}")
 
 
@@ -38,6 +39,7 @@ class TagTuple:
     tags: tuple[str, ...] = tuple(
         f"<{slash}{tag}>" for tag in ("score", "think", "clip", "answer") for slash in ("", "/")
     )
+    thought = Thought(opening="<think>", closing="</think>", unclosed=_OPEN)
 
     def __init__(self, tool: str = "clips", argument: str = "clips") -> None:
         self.tool = tool

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any, final
 
+from agent.dialect import Thought
 from agent.families.family import Frame, Framed
 from agent.families.typescript import namespace
 from agent.parts import Part, Parts, Turn, control, markup, quoted, text_of
@@ -17,6 +18,14 @@ from tools.tool import Tool, ToolCall
 
 START, CHANNEL, MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
 END, CALL, RETURN, CONSTRAIN = "<|end|>", "<|call|>", "<|return|>", "<|constrain|>"
+_THOUGHT = Thought(
+    opening=f"{CHANNEL}analysis{MESSAGE}",
+    closing=f"{END}{START}assistant",
+    unclosed=re.compile(
+        r"(?:.*<\|end\|><\|start\|>assistant)?<\|channel\|>analysis<\|message\|>(?!.*<\|end\|>)",
+        re.DOTALL,
+    ),
+)
 _RECIPIENT = re.compile(r"to=functions\.([^\s<]+)")
 
 
@@ -29,15 +38,25 @@ def harmony(today: str | None = None, effort: str = "medium") -> Framed:
     """
     day = today or date.today().isoformat()
 
-    def lead(system: str | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
-        calls = "\nCalls to these tools must go to the commentary channel: 'functions'." if instructions else ""
+    def lead(
+        system: str | None, instructions: str, native: bool
+    ) -> tuple[Parts, Parts]:
+        calls = (
+            "\nCalls to these tools must go to the commentary channel: 'functions'."
+            if instructions
+            else ""
+        )
         about = (
             f"You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\n"
             f"Current date: {day}\n\nReasoning: {effort}\n\n"
             f"# Valid channels: analysis, commentary, final. Channel must be included for every message.{calls}"
         )
         said = f"# Instructions\n\n{system}\n\n" if system else ""
-        developer = (*_message("developer"), markup(f"{said}{instructions}"), control(END))
+        developer = (
+            *_message("developer"),
+            markup(f"{said}{instructions}"),
+            control(END),
+        )
         first = (*_message("system"), markup(about), control(END))
         return (*first, *(developer if said or instructions else ())), ()
 
@@ -61,7 +80,13 @@ def _header(role: str) -> Parts:
         return control(START), markup("assistant")
     if role.startswith("functions."):
         to = f"{role} to=assistant"
-        return control(START), markup(to), control(CHANNEL), markup("commentary"), control(MESSAGE)
+        return (
+            control(START),
+            markup(to),
+            control(CHANNEL),
+            markup("commentary"),
+            control(MESSAGE),
+        )
     return _message("developer" if role == "system" else role)
 
 
@@ -78,6 +103,7 @@ class HarmonyCalls:
 
     name: str = "native"
     controls: tuple[str, ...] = (START, CHANNEL, MESSAGE, END, CALL, RETURN, CONSTRAIN)
+    thought = _THOUGHT
 
     def instructions(self, tools: Sequence[Tool]) -> str:
         return f"# Tools\n\n{namespace('functions', tools)}" if tools else ""
@@ -88,10 +114,18 @@ class HarmonyCalls:
             parts += _sent("analysis", action.reasoning)
         if not action.tool_calls:
             parts += _next(parts)
-            return (*parts, control(CHANNEL), markup("final"), control(MESSAGE), markup(action.text))
+            return (
+                *parts,
+                control(CHANNEL),
+                markup("final"),
+                control(MESSAGE),
+                markup(action.text),
+            )
         call, *more = action.tool_calls
         if more:
-            raise ConfigError(f"gpt-oss makes one call an action, and this one has {len(more) + 1}")
+            raise ConfigError(
+                f"gpt-oss makes one call an action, and this one has {len(more) + 1}"
+            )
         if action.text:
             parts += [*_next(parts), *_sent("commentary", action.text)]
         parts += _next(parts)
@@ -99,7 +133,14 @@ class HarmonyCalls:
             return (*parts, *_again(call.raw))
         arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
         to = markup(f" to=functions.{call.name}")
-        return (*parts, to, control(CHANNEL), markup("commentary json"), control(MESSAGE), markup(arguments))
+        return (
+            *parts,
+            to,
+            control(CHANNEL),
+            markup("commentary json"),
+            control(MESSAGE),
+            markup(arguments),
+        )
 
     def ends(self, action: Message) -> str | None:
         return CALL if action.tool_calls else RETURN
@@ -115,7 +156,9 @@ class HarmonyCalls:
             recipient = _RECIPIENT.search(head)
             channel = head.partition(CHANNEL)[2].strip()
             if recipient:
-                calls.append(_read_call(recipient.group(1), body, whole, f"call_{len(calls)}"))
+                calls.append(
+                    _read_call(recipient.group(1), body, whole, f"call_{len(calls)}")
+                )
             elif channel.startswith("analysis"):
                 thoughts.append(body)
             elif body or channel:
@@ -125,17 +168,27 @@ class HarmonyCalls:
         reasoning = "\n".join(thoughts) if thoughts else None
         return assistant("\n".join(said), reasoning=reasoning, tool_calls=calls)
 
-    def turns(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> tuple[Turn, ...]:
+    def turns(
+        self, calls: Sequence[ToolCall], results: Sequence[Message]
+    ) -> tuple[Turn, ...]:
         turns: list[Turn] = []
         for index, result in enumerate(results):
             name = calls[index].name if index < len(calls) else ""
             shown = json.dumps(result.text, ensure_ascii=False)
-            turns.append(Turn(role=f"functions.{name}", parts=(quoted(shown),), source="tool"))
+            turns.append(
+                Turn(role=f"functions.{name}", parts=(quoted(shown),), source="tool")
+            )
         return tuple(turns)
 
 
 def _sent(channel: str, text: str) -> Parts:
-    return control(CHANNEL), markup(channel), control(MESSAGE), markup(text), control(END)
+    return (
+        control(CHANNEL),
+        markup(channel),
+        control(MESSAGE),
+        markup(text),
+        control(END),
+    )
 
 
 def _next(before: Sequence[Part]) -> Parts:
@@ -164,7 +217,11 @@ def _messages(parts: Parts) -> list[tuple[str, str, str]]:
         if part == control(MESSAGE) and body is None:
             body = []
         elif body is None:
-            named = markup(part.text.removeprefix("assistant")) if opened and part.kind == "markup" else part
+            named = (
+                markup(part.text.removeprefix("assistant"))
+                if opened and part.kind == "markup"
+                else part
+            )
             head += [named] if named.text else []
         else:
             body.append(part)
@@ -177,9 +234,16 @@ def _read_call(name: str, body: str, raw: str, call_id: str) -> ToolCall:
     try:
         value: Any = json.loads(body)
     except (json.JSONDecodeError, RecursionError) as error:
-        return ToolCall(id=call_id, name=name, raw=raw, error=f"The call is not valid JSON ({error}).")
+        return ToolCall(
+            id=call_id,
+            name=name,
+            raw=raw,
+            error=f"The call is not valid JSON ({error}).",
+        )
     if not isinstance(value, dict):
-        return ToolCall(id=call_id, name=name, raw=raw, error="The arguments must be a JSON object.")
+        return ToolCall(
+            id=call_id, name=name, raw=raw, error="The arguments must be a JSON object."
+        )
     return ToolCall(id=call_id, name=name, raw=raw, arguments=value)  # pyright: ignore[reportUnknownArgumentType]
 
 
@@ -187,4 +251,6 @@ def _again(raw: str) -> Parts:
     """A malformed call as it was written, its control tokens restored."""
     names = (START, CHANNEL, MESSAGE, CONSTRAIN)
     pieces = re.split("(" + "|".join(re.escape(name) for name in names) + ")", raw)
-    return tuple(control(piece) if piece in names else markup(piece) for piece in pieces if piece)
+    return tuple(
+        control(piece) if piece in names else markup(piece) for piece in pieces if piece
+    )

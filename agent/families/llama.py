@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import final
 
 from agent.dialects.hermes import call_json, checked_call, signature
-from agent.dialects.reasoning import split_reasoning, with_reasoning
+from agent.dialects.reasoning import THOUGHT, split_reasoning, with_reasoning
 from agent.families.family import Frame, Framed, joined
 from agent.parts import Part, Parts, Turn, control, markup, quoted, text_of
 from envs.message import Message, assistant
@@ -32,7 +32,9 @@ def llama(preamble: bool = True, date: str = "26 Jul 2024", bos: str = BOS) -> F
     """The family. 3.1 and later open with a dated system turn; `date` is what it says, by default the one of the
     published template, so that a run is the same on any day."""
 
-    def lead(system: str | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
+    def lead(
+        system: str | None, instructions: str, native: bool
+    ) -> tuple[Parts, Parts]:
         tools = native and bool(instructions)
         said = system if tools else joined(system, instructions)
         if preamble:
@@ -66,16 +68,29 @@ class LlamaCalls:
 
     name: str = "native"
     controls: tuple[str, ...] = ()
+    thought = THOUGHT
 
     def instructions(self, tools: Sequence[Tool]) -> str:
         if not tools:
             return ""
-        shown = [json.dumps(signature(tool), ensure_ascii=False, indent=4) for tool in tools]
+        shown = [
+            json.dumps(signature(tool), ensure_ascii=False, indent=4) for tool in tools
+        ]
         return _INSTRUCTIONS + "".join(f"{tool}\n\n" for tool in shown)
 
     def written(self, action: Message) -> Parts:
-        calls = [call.raw if call.arguments is None else call_json(call, "parameters") for call in action.tool_calls]
-        return (markup(with_reasoning(action.reasoning, "\n".join([action.text, *calls] if action.text else calls))),)
+        calls = [
+            call.raw if call.arguments is None else call_json(call, "parameters")
+            for call in action.tool_calls
+        ]
+        return (
+            markup(
+                with_reasoning(
+                    action.reasoning,
+                    "\n".join([action.text, *calls] if action.text else calls),
+                )
+            ),
+        )
 
     def ends(self, action: Message) -> str | None:
         return None
@@ -94,10 +109,17 @@ class LlamaCalls:
             call, end = _read_call(rest, at, f"call_{len(calls)}")
             calls.append(call)
             at = next((start for start in starts if start >= end), None)
-        return assistant(rest[: starts[0]].removesuffix("\n"), reasoning=reasoning, tool_calls=calls)
+        return assistant(
+            rest[: starts[0]].removesuffix("\n"), reasoning=reasoning, tool_calls=calls
+        )
 
-    def turns(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> tuple[Turn, ...]:
-        return tuple(Turn(role="ipython", parts=_json_text(result.text), source="tool") for result in results)
+    def turns(
+        self, calls: Sequence[ToolCall], results: Sequence[Message]
+    ) -> tuple[Turn, ...]:
+        return tuple(
+            Turn(role="ipython", parts=_json_text(result.text), source="tool")
+            for result in results
+        )
 
 
 _CALL = re.compile(r'^\{\s*"name"\s*:', re.MULTILINE)
@@ -107,9 +129,12 @@ def _read_call(text: str, start: int, call_id: str) -> tuple[ToolCall, int]:
     try:
         value, end = json.JSONDecoder().raw_decode(text, start)
     except (json.JSONDecodeError, RecursionError) as error:
-        return ToolCall(id=call_id, name="", raw=text[start:], error=f"The call is not valid JSON ({error})."), len(
-            text
-        )
+        return ToolCall(
+            id=call_id,
+            name="",
+            raw=text[start:],
+            error=f"The call is not valid JSON ({error}).",
+        ), len(text)
     return checked_call(value, text[start:end], call_id, arguments="parameters"), end
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, final
 
 from agent.dialects.hermes import signature
-from agent.dialects.reasoning import split_reasoning, with_reasoning
+from agent.dialects.reasoning import THOUGHT, split_reasoning, with_reasoning
 from agent.families.family import Frame, Framed, joined, no_place
 from agent.parts import Part, Parts, Turn, control, markup, quoted, text_of
 from envs.message import Message, assistant
@@ -21,7 +21,9 @@ RESULTS, CONTENT, RESULTS_END = "[TOOL_RESULTS]", "[TOOL_CONTENT]", "[/TOOL_RESU
 TOOLS, TOOLS_END = "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"
 
 
-def mistral(version: int = 13, default_system: str | None = None, bos: str = BOS, eos: str = EOS) -> Framed:
+def mistral(
+    version: int = 13, default_system: str | None = None, bos: str = BOS, eos: str = EOS
+) -> Framed:
     """The family. Calls are version 13's; 11 adds ids of nine characters. Before 11 calls are refused: they are one
     JSON list whose ids the results repeat, and are better written in another dialect.
 
@@ -29,11 +31,21 @@ def mistral(version: int = 13, default_system: str | None = None, bos: str = BOS
     the first one, as 13 has them.
     """
 
-    def lead(system: str | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
+    def lead(
+        system: str | None, instructions: str, native: bool
+    ) -> tuple[Parts, Parts]:
         own = default_system if system is None else system
         said = own if native else joined(own, instructions)
-        turn = () if said is None else (control("[SYSTEM_PROMPT]"), markup(said), control("[/SYSTEM_PROMPT]"))
-        tools = (control(TOOLS), markup(instructions), control(TOOLS_END)) if native and instructions else ()
+        turn = (
+            ()
+            if said is None
+            else (control("[SYSTEM_PROMPT]"), markup(said), control("[/SYSTEM_PROMPT]"))
+        )
+        tools = (
+            (control(TOOLS), markup(instructions), control(TOOLS_END))
+            if native and instructions
+            else ()
+        )
         return (control(bos), *turn, *tools), ()
 
     return Framed(
@@ -49,7 +61,10 @@ def mistral(version: int = 13, default_system: str | None = None, bos: str = BOS
     )
 
 
-_FRAMES = {"user": ("[INST]", "[/INST]"), "system": ("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]")}
+_FRAMES = {
+    "user": ("[INST]", "[/INST]"),
+    "system": ("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
+}
 
 
 def _header(role: str) -> Parts:
@@ -65,14 +80,27 @@ class MistralCalls:
     """`[TOOL_CALLS]name[ARGS]{...}`, answered by `[TOOL_RESULTS]...[/TOOL_RESULTS]`; with ids, version 11's."""
 
     name: str = "native"
+    thought = THOUGHT
 
     def __init__(self, ids: bool = False) -> None:
         self.ids = ids
         more = (CALL_ID, CONTENT) if ids else ()
-        self.controls: tuple[str, ...] = (CALLS, ARGS, RESULTS, RESULTS_END, TOOLS, TOOLS_END, *more)
+        self.controls: tuple[str, ...] = (
+            CALLS,
+            ARGS,
+            RESULTS,
+            RESULTS_END,
+            TOOLS,
+            TOOLS_END,
+            *more,
+        )
 
     def instructions(self, tools: Sequence[Tool]) -> str:
-        return json.dumps([signature(tool) for tool in tools], ensure_ascii=False) if tools else ""
+        return (
+            json.dumps([signature(tool) for tool in tools], ensure_ascii=False)
+            if tools
+            else ""
+        )
 
     def written(self, action: Message) -> Parts:
         said = with_reasoning(action.reasoning, action.text)
@@ -85,7 +113,10 @@ class MistralCalls:
             parts.append(markup(call.name))
             if self.ids:
                 parts += [control(CALL_ID), markup(_id_of(call))]
-            parts += [control(ARGS), markup(json.dumps(dict(call.arguments), ensure_ascii=False))]
+            parts += [
+                control(ARGS),
+                markup(json.dumps(dict(call.arguments), ensure_ascii=False)),
+            ]
         return tuple(parts)
 
     def ends(self, action: Message) -> str | None:
@@ -102,10 +133,15 @@ class MistralCalls:
             else:
                 pieces[-1].append(part)
         reasoning, said = split_reasoning(text_of(pieces[0]))
-        calls = [self._read(tuple(piece), f"call_{index}") for index, piece in enumerate(pieces[1:])]
+        calls = [
+            self._read(tuple(piece), f"call_{index}")
+            for index, piece in enumerate(pieces[1:])
+        ]
         return assistant(said, reasoning=reasoning, tool_calls=calls)
 
-    def turns(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> tuple[Turn, ...]:
+    def turns(
+        self, calls: Sequence[ToolCall], results: Sequence[Message]
+    ) -> tuple[Turn, ...]:
         turns: list[Turn] = []
         for index, result in enumerate(results):
             call = calls[index] if index < len(calls) else None
@@ -119,25 +155,48 @@ class MistralCalls:
         marks = [index for index, part in enumerate(parts) if part == control(ARGS)]
         name = parts[0].text.strip() if parts and parts[0].kind == "markup" else ""
         if not marks or not name:
-            return ToolCall(id=call_id, name=name, raw=raw, error=f"The call must be a name, {ARGS} and a JSON object.")
+            return ToolCall(
+                id=call_id,
+                name=name,
+                raw=raw,
+                error=f"The call must be a name, {ARGS} and a JSON object.",
+            )
         try:
             value: Any = json.loads(text_of(parts[marks[0] + 1 :]))
         except (json.JSONDecodeError, RecursionError) as error:
-            return ToolCall(id=call_id, name=name, raw=raw, error=f"The call is not valid JSON ({error}).")
+            return ToolCall(
+                id=call_id,
+                name=name,
+                raw=raw,
+                error=f"The call is not valid JSON ({error}).",
+            )
         if not isinstance(value, dict):
-            return ToolCall(id=call_id, name=name, raw=raw, error="The arguments must be a JSON object.")
+            return ToolCall(
+                id=call_id,
+                name=name,
+                raw=raw,
+                error="The arguments must be a JSON object.",
+            )
         return ToolCall(id=call_id, name=name, raw=raw, arguments=value)  # pyright: ignore[reportUnknownArgumentType]
 
     def _malformed(self, raw: str) -> Parts:
         """A malformed call as it was written, its control tokens restored."""
-        pieces = re.split(rf"({re.escape(ARGS)}|{re.escape(CALL_ID)})", raw.removeprefix(CALLS))
+        pieces = re.split(
+            rf"({re.escape(ARGS)}|{re.escape(CALL_ID)})", raw.removeprefix(CALLS)
+        )
         known = {ARGS, CALL_ID} & set(self.controls)
-        return tuple(control(piece) if piece in known else markup(piece) for piece in pieces if piece)
+        return tuple(
+            control(piece) if piece in known else markup(piece)
+            for piece in pieces
+            if piece
+        )
 
 
 def _id_of(call: ToolCall) -> str:
     """The call's id of nine characters: the one the model wrote, or one made from what it is."""
-    found = re.search(rf"{re.escape(CALL_ID)}([a-zA-Z0-9]{{9}}){re.escape(ARGS)}", call.raw)
+    found = re.search(
+        rf"{re.escape(CALL_ID)}([a-zA-Z0-9]{{9}}){re.escape(ARGS)}", call.raw
+    )
     if found:
         return found.group(1)
     if re.fullmatch(r"[a-zA-Z0-9]{9}", call.id):

@@ -235,7 +235,7 @@ def kind(family: str, dialect: str) -> str:
     return "gpt-oss" if family == "gpt-oss" else dialect
 
 
-@pytest.mark.parametrize(("family", "dialect"), PAIRS, ids="-".join)
+@pytest.mark.parametrize(("family", "dialect"), PAIRS)
 @settings(relaxed, max_examples=6)
 @given(data=st.data())
 def test_nothing_breaks(family: str, dialect: str, data: st.DataObject) -> None:
@@ -243,7 +243,7 @@ def test_nothing_breaks(family: str, dialect: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "dialect"), PAIRS, ids="-".join)
+@pytest.mark.parametrize(("family", "dialect"), PAIRS)
 @settings(relaxed, max_examples=200)
 @given(data=st.data())
 def test_nothing_breaks_in_a_deeper_search(family: str, dialect: str, data: st.DataObject) -> None:
