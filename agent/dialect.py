@@ -70,9 +70,7 @@ class Dialect(Protocol):
         """
         ...
 
-    def format(
-        self, calls: Sequence[ToolCall], results: Sequence[Message]
-    ) -> Injection:
+    def format(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> Injection:
         """The tool messages that answer `calls`, in their order, as text."""
         ...
 
@@ -109,9 +107,7 @@ class TokenDialect(Protocol):
         """What the model wrote, without the token that ended it."""
         ...
 
-    def turns(
-        self, calls: Sequence[ToolCall], results: Sequence[Message]
-    ) -> tuple[Turn, ...]:
+    def turns(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> tuple[Turn, ...]:
         """The tool messages that answer `calls`, as turns."""
         ...
 

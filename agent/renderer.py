@@ -69,30 +69,18 @@ class Renderer:
         self.tokenizer: Tokenizer = tokenizer
         self.family, self.appends = proven_family(tokenizer, family, forks)
         self.native = isinstance(dialect, Native)
-        self.dialect: Dialect | TokenDialect = (
-            self._own_dialect() if self.native else dialect
-        )
+        self.dialect: Dialect | TokenDialect = self._own_dialect() if self.native else dialect
         # Asked once: a check against a protocol costs more than rendering a turn.
-        self._by_turns = (
-            self.dialect if isinstance(self.dialect, TokenDialect) else None
-        )
+        self._by_turns = self.dialect if isinstance(self.dialect, TokenDialect) else None
         self._by_text = None if isinstance(self.dialect, TokenDialect) else self.dialect
         self._refuse_foreign()
         self.thinking: Thinking = thinking
-        self._strips = thinking == "strip" or (
-            thinking == "template" and self.family.history == "strip"
-        )
+        self._strips = thinking == "strip" or (thinking == "template" and self.family.history == "strip")
         tags = () if isinstance(self.dialect, TokenDialect) else self.dialect.tags
         more = self.dialect.controls if isinstance(self.dialect, TokenDialect) else ()
-        self.encoder = Encoder(
-            tokenizer, dict.fromkeys((*self.family.controls, *more)), tags
-        )
-        self.stop_ids = frozenset(
-            self.encoder.control(token) for token in self.family.ends
-        )
-        self.stop_strings = (
-            () if isinstance(self.dialect, TokenDialect) else self.dialect.stop
-        )
+        self.encoder = Encoder(tokenizer, dict.fromkeys((*self.family.controls, *more)), tags)
+        self.stop_ids = frozenset(self.encoder.control(token) for token in self.family.ends)
+        self.stop_strings = () if isinstance(self.dialect, TokenDialect) else self.dialect.stop
         self.prefix = prefix
         self._prefix = self._parts_of(prefix)
         self.encoder.check(self.family.name)
@@ -100,9 +88,7 @@ class Renderer:
     def start(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Delta:
         """The whole prompt: `messages` (which may hold earlier assistant turns), then an open assistant turn."""
         turns, opened = self._history(messages)
-        written = self.family.begin(
-            turns, self.dialect.instructions(tools), self.native
-        )
+        written = self.family.begin(turns, self.dialect.instructions(tools), self.native)
         return self._delta(written, opened, only="prompt")
 
     def extend(self, so_far: Trajectory, new: Sequence[Message]) -> Delta | None:
@@ -114,21 +100,13 @@ class Renderer:
         last = so_far.steps[-1] if so_far.steps else None
         if last is None or last.tokens is None or not self.appends:
             return None
-        if (
-            self._strips
-            and any(message.role == "user" for message in new)
-            and _thought(so_far)
-        ):
+        if self._strips and any(message.role == "user" for message in new) and _thought(so_far):
             return None
-        closed = (
-            last.tokens.completion[-1:] and last.tokens.completion[-1] in self.stop_ids
-        )
+        closed = last.tokens.completion[-1:] and last.tokens.completion[-1] in self.stop_ids
         written, opened = self._following(new, last.action.tool_calls, bool(closed))
         return self._delta(written, opened)
 
-    def parse(
-        self, completion: Sequence[int], tools: Sequence[Tool], *, opened: bool = True
-    ) -> Message:
+    def parse(self, completion: Sequence[int], tools: Sequence[Tool], *, opened: bool = True) -> Message:
         """The message that sampled ids say. Never raises for what a model wrote.
 
         `opened` is False where the completion goes on with an assistant turn, so that no prefix stands before it.
@@ -155,9 +133,7 @@ class Renderer:
         continues are one row; where earlier thinking is dropped, another begins. Recorded ids are never rendered again:
         with ids, this is `trajectory.sequences()`.
         """
-        if trajectory.steps and all(
-            step.tokens is not None for step in trajectory.steps
-        ):
+        if trajectory.steps and all(step.tokens is not None for step in trajectory.steps):
             return trajectory.sequences()
         drafts: list[_Draft] = []
         said: list[Message] = []
@@ -165,19 +141,13 @@ class Renderer:
         for step in trajectory.steps:
             said += step.observation
             thought = any(message.reasoning is not None for message in said)
-            drop = (
-                self._strips
-                and thought
-                and any(message.role == "user" for message in step.observation)
-            )
+            drop = self._strips and thought and any(message.role == "user" for message in step.observation)
             if before is None or drop or not self.appends:
                 drafts.append(_Draft())
                 delta = self.start(said, trajectory.tools)
                 drafts[-1].add(delta.ids, delta.spans)
             else:
-                written, opened = self._following(
-                    step.observation, before.tool_calls, self._closes(before)
-                )
+                written, opened = self._following(step.observation, before.tool_calls, self._closes(before))
                 delta = self._delta(written, opened)
                 drafts[-1].add(delta.ids, delta.spans)
             self._act(drafts[-1], step.action, opened=not delta.continues_turn)
@@ -187,16 +157,10 @@ class Renderer:
 
     def _act(self, draft: _Draft, action: Message, opened: bool) -> None:
         """An action as the model would have sampled it, after its prefix."""
-        parts = (
-            self._without_prefix(self._body(action)) if opened else self._body(action)
-        )
+        parts = self._without_prefix(self._body(action)) if opened else self._body(action)
         ids = self.encoder.ids(parts)
         if self._closes(action):
-            ends = (
-                self.dialect.ends(action)
-                if isinstance(self.dialect, TokenDialect)
-                else None
-            )
+            ends = self.dialect.ends(action) if isinstance(self.dialect, TokenDialect) else None
             ids = (*ids, self.encoder.control(ends or self.family.ends[0]))
         draft.add(ids, (Span(start=0, end=len(ids), source="model"),))
 
@@ -217,61 +181,37 @@ class Renderer:
             if self._strips and index < last_user:
                 message = replace(message, reasoning=None)
             parts = self._body(message)
-            if (
-                turns and turns[-1].role == "assistant" and not turns[-1].closed
-            ):  # the result is in the same turn
+            if turns and turns[-1].role == "assistant" and not turns[-1].closed:  # the result is in the same turn
                 parts = (*turns.pop().parts, SEAM, *parts)
             elif self._prefix:
                 rest = self._without_prefix(parts)
-                parts = (
-                    (*self._prefix, SEAM, *rest)
-                    if len(rest) < len(parts) or rest != parts
-                    else parts
-                )
+                parts = (*self._prefix, SEAM, *rest) if len(rest) < len(parts) or rest != parts else parts
             end = self._end_in_history(message)
-            turns.append(
-                Turn(
-                    role="assistant", parts=parts, closed=self._closes(message), end=end
-                )
-            )
+            turns.append(Turn(role="assistant", parts=parts, closed=self._closes(message), end=end))
             pending, before = [], message
         if pending or before is None:
             self._answer(turns, pending, before)
         elif turns:
             turns[-1] = replace(turns[-1], closed=True)
-        return turns, not (
-            turns and turns[-1].role == "assistant" and not turns[-1].closed
-        )
+        return turns, not (turns and turns[-1].role == "assistant" and not turns[-1].closed)
 
-    def _answer(
-        self, turns: list[Turn], new: Sequence[Message], before: Message | None
-    ) -> None:
+    def _answer(self, turns: list[Turn], new: Sequence[Message], before: Message | None) -> None:
         """Append what the world said after an action."""
-        inside, further = self._new_turns(
-            new, before, before is not None and not self._closes(before)
-        )
+        inside, further = self._new_turns(new, before, before is not None and not self._closes(before))
         if turns and turns[-1].role == "assistant" and not turns[-1].closed:
             parts = (*turns[-1].parts, SEAM, *inside) if inside else turns[-1].parts
-            turns[-1] = replace(
-                turns[-1], parts=parts, closed=bool(further) or not inside
-            )
+            turns[-1] = replace(turns[-1], parts=parts, closed=bool(further) or not inside)
         turns += further
 
-    def _following(
-        self, new: Sequence[Message], calls: Sequence[ToolCall], closed: bool
-    ) -> tuple[Written, bool]:
+    def _following(self, new: Sequence[Message], calls: Sequence[ToolCall], closed: bool) -> tuple[Written, bool]:
         """What comes after an action, and whether it opens another assistant turn."""
-        inside, turns = self._new_turns(
-            new, Message(role="assistant", tool_calls=tuple(calls)), not closed
-        )
+        inside, turns = self._new_turns(new, Message(role="assistant", tool_calls=tuple(calls)), not closed)
         written: Written = [("tool", inside)] if inside else []
         if inside and not turns:
             return written, False
         return [*written, *self.family.go_on(turns, closed)], True
 
-    def _new_turns(
-        self, new: Sequence[Message], before: Message | None, is_open: bool
-    ) -> tuple[Parts, list[Turn]]:
+    def _new_turns(self, new: Sequence[Message], before: Message | None, is_open: bool) -> tuple[Parts, list[Turn]]:
         """What goes into the assistant turn that is still open, and what comes after it."""
         results = [message for message in new if message.role == "tool"]
         calls = before.tool_calls if before else ()
@@ -294,11 +234,7 @@ class Renderer:
                         source="tool",
                     )
                 )
-        turns += [
-            Turn(role=message.role, parts=(markup(_text(message)),))
-            for message in new
-            if message.role != "tool"
-        ]
+        turns += [Turn(role=message.role, parts=(markup(_text(message)),)) for message in new if message.role != "tool"]
         return inside, turns
 
     def _body(self, action: Message) -> Parts:
@@ -310,11 +246,7 @@ class Renderer:
 
     def _closes(self, action: Message) -> bool:
         """Whether an action ends its turn: a call whose result continues the turn does not."""
-        return not (
-            action.tool_calls
-            and self.stop_strings
-            and text_of(self._body(action)).endswith(self.stop_strings)
-        )
+        return not (action.tool_calls and self.stop_strings and text_of(self._body(action)).endswith(self.stop_strings))
 
     def _end_in_history(self, action: Message) -> str | None:
         if not isinstance(self.dialect, TokenDialect):
@@ -325,11 +257,7 @@ class Renderer:
         """What is left of an action's parts after the prefix; all of them where they do not begin with it."""
         rest = list(parts)
         for part in self._prefix:
-            if (
-                not rest
-                or rest[0].kind != part.kind
-                or not rest[0].text.startswith(part.text)
-            ):
+            if not rest or rest[0].kind != part.kind or not rest[0].text.startswith(part.text):
                 return parts
             left = rest[0].text[len(part.text) :]
             if left and (part.kind == "control" or part is not self._prefix[-1]):
@@ -345,9 +273,7 @@ class Renderer:
             ids.pop()
         return ids
 
-    def _delta(
-        self, written: Written, opened: bool, only: Source | None = None
-    ) -> Delta:
+    def _delta(self, written: Written, opened: bool, only: Source | None = None) -> Delta:
         draft = _Draft()
         for source, parts in written:
             ids = self.encoder.ids(parts)
@@ -355,9 +281,7 @@ class Renderer:
         if opened and self._prefix:
             ids = self.encoder.ids(self._prefix)
             draft.add(ids, (Span(start=0, end=len(ids), source="forced"),))
-        return Delta(
-            ids=tuple(draft.ids), spans=tuple(draft.spans), continues_turn=not opened
-        )
+        return Delta(ids=tuple(draft.ids), spans=tuple(draft.spans), continues_turn=not opened)
 
     def _parts_of(self, prefix: str) -> Parts:
         """The prefix, in which the family's control tokens are meant as such."""
@@ -365,9 +289,7 @@ class Renderer:
         parts: list[Part] = []
         for piece in known.split(prefix) if prefix else ():
             if piece:
-                parts.append(
-                    control(piece) if known.fullmatch(piece) else markup(piece)
-                )
+                parts.append(control(piece) if known.fullmatch(piece) else markup(piece))
         return tuple(parts)
 
     def _own_dialect(self) -> Dialect | TokenDialect:
@@ -390,9 +312,7 @@ class Renderer:
 def _thought(so_far: Trajectory) -> bool:
     """Whether an action since the last fork, or the prompt it began with, holds thinking."""
     for step in reversed(so_far.steps):
-        if step.action.reasoning is not None or any(
-            message.reasoning is not None for message in step.observation
-        ):
+        if step.action.reasoning is not None or any(message.reasoning is not None for message in step.observation):
             return True
         if step.tokens is not None and not step.tokens.extends:
             break
@@ -433,14 +353,10 @@ class _Draft:
             if self.spans and self.spans[-1].source == span.source:
                 self.spans[-1] = replace(self.spans[-1], end=at + span.end)
             else:
-                self.spans.append(
-                    Span(start=at + span.start, end=at + span.end, source=span.source)
-                )
+                self.spans.append(Span(start=at + span.start, end=at + span.end, source=span.source))
 
     def sequence(self) -> TokenSequence:
-        sources: tuple[Source, ...] = tuple(
-            span.source for span in self.spans for _ in range(span.start, span.end)
-        )
+        sources: tuple[Source, ...] = tuple(span.source for span in self.spans for _ in range(span.start, span.end))
         return TokenSequence(
             token_ids=tuple(self.ids),
             loss_mask=tuple(int(source == "model") for source in sources),

@@ -62,17 +62,11 @@ class Hermes:
     def instructions(self, tools: Sequence[Tool]) -> str:
         if not tools:
             return ""
-        return _INSTRUCTIONS.format(
-            tools="\n".join(
-                json.dumps(signature(tool), ensure_ascii=False) for tool in tools
-            )
-        )
+        return _INSTRUCTIONS.format(tools="\n".join(json.dumps(signature(tool), ensure_ascii=False) for tool in tools))
 
     def write(self, action: Message) -> str:
         blocks = [_write_call(call) for call in action.tool_calls]
-        return with_reasoning(
-            action.reasoning, "\n".join(([action.text] if action.text else []) + blocks)
-        )
+        return with_reasoning(action.reasoning, "\n".join(([action.text] if action.text else []) + blocks))
 
     def parse(self, text: str, tools: Sequence[Tool]) -> Message:
         reasoning, rest = split_reasoning(text)
@@ -87,9 +81,7 @@ class Hermes:
             start = rest.find(OPEN, end)
         return assistant(said, reasoning=reasoning, tool_calls=calls)
 
-    def format(
-        self, calls: Sequence[ToolCall], results: Sequence[Message]
-    ) -> Injection:
+    def format(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> Injection:
         parts: list[Part] = []
         for index, result in enumerate(results):
             opening = "\n<tool_response>\n" if index else "<tool_response>\n"
@@ -112,9 +104,7 @@ class Hermes:
             close = text.find(CLOSE, stop)
             if close >= 0 and not text[stop:close].strip():
                 end = close + len(CLOSE)
-                return checked_call(
-                    value, text[start:end], call_id, self.correction
-                ), end
+                return checked_call(value, text[start:end], call_id, self.correction), end
             problem = f"The call has text after its JSON object, or no closing {CLOSE}."
         except (json.JSONDecodeError, RecursionError) as error:
             problem = f"The call is not valid JSON ({error})."
@@ -140,9 +130,7 @@ def call_json(call: ToolCall, arguments: str = "arguments") -> str:
     >>> call_json(ToolCall(id="", name="add", raw="", arguments={"a": True}))
     '{"name": "add", "arguments": {"a": true}}'
     """
-    return json.dumps(
-        {"name": call.name, arguments: dict(call.arguments or {})}, ensure_ascii=False
-    )
+    return json.dumps({"name": call.name, arguments: dict(call.arguments or {})}, ensure_ascii=False)
 
 
 def checked_call(
@@ -158,12 +146,8 @@ def checked_call(
     if not isinstance(name, str) or not isinstance(given, dict):
         problem = f'The call must be a JSON object with a "name" string and an "{arguments}" object.'
         said = correction.replace("{problem}", problem)
-        return ToolCall(
-            id=call_id, name=name if isinstance(name, str) else "", raw=raw, error=said
-        )
-    return ToolCall(
-        id=call_id, name=name, raw=raw, arguments=cast(dict[str, Any], given)
-    )
+        return ToolCall(id=call_id, name=name if isinstance(name, str) else "", raw=raw, error=said)
+    return ToolCall(id=call_id, name=name, raw=raw, arguments=cast(dict[str, Any], given))
 
 
 def _write_call(call: ToolCall) -> str:

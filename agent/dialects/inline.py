@@ -56,9 +56,7 @@ class Tag:
         return before, f"\n</{self.result}>\n" if self.after is None else self.after
 
 
-PYTHON = Tag(
-    tool="python", call="code", result="interpreter", argument="code", fence="python"
-)
+PYTHON = Tag(tool="python", call="code", result="interpreter", argument="code", fence="python")
 """ReTool (arXiv 2504.11536): `<code>` with a fenced script, `<interpreter>` with its output."""
 
 
@@ -93,52 +91,32 @@ class InlineTags:
         names = tuple(dict.fromkeys(tag.call for tag in self.rules))
         self.stop = tuple(f"</{name}>" for name in names)
         marks = (*names, *(tag.result for tag in self.rules), "think")
-        self.tags = tuple(
-            dict.fromkeys(
-                f"<{slash}{mark}>" for mark in marks if mark for slash in ("", "/")
-            )
-        )
-        self._opening = re.compile(
-            "|".join(rf"<({re.escape(name)})>" for name in names)
-        )
+        self.tags = tuple(dict.fromkeys(f"<{slash}{mark}>" for mark in marks if mark for slash in ("", "/")))
+        self._opening = re.compile("|".join(rf"<({re.escape(name)})>" for name in names))
 
     def instructions(self, tools: Sequence[Tool]) -> str:
-        return "\n\n".join(
-            _instruction(tool, self._tags_of(tool.name), self.in_turn) for tool in tools
-        )
+        return "\n\n".join(_instruction(tool, self._tags_of(tool.name), self.in_turn) for tool in tools)
 
     def write(self, action: Message) -> str:
         if not action.tool_calls:
             return with_reasoning(action.reasoning, action.text)
         call, *more = action.tool_calls
         if more:
-            raise ConfigError(
-                f"the {self.name} dialect carries one call an action, and this one has {len(more) + 1}"
-            )
+            raise ConfigError(f"the {self.name} dialect carries one call an action, and this one has {len(more) + 1}")
         written = self._write_call(call)
         return with_reasoning(
             action.reasoning,
-            f"{action.text}\n{written}"
-            if action.text and written
-            else action.text or written,
+            f"{action.text}\n{written}" if action.text and written else action.text or written,
         )
 
     def parse(self, text: str, tools: Sequence[Tool]) -> Message:
         reasoning, rest = split_reasoning(text)
         found = self._opening.search(rest)
         if found is None:
-            lost = (
-                self.answer is not None
-                and bool(tools)
-                and f"<{self.answer}>" not in rest
-            )
-            problem = (
-                self.correction or f"There was neither a call nor an <{self.answer}>."
-            )
+            lost = self.answer is not None and bool(tools) and f"<{self.answer}>" not in rest
+            problem = self.correction or f"There was neither a call nor an <{self.answer}>."
             missing = ToolCall(id="call_0", name="", raw="", error=problem)
-            return assistant(
-                rest, reasoning=reasoning, tool_calls=(missing,) if lost else ()
-            )
+            return assistant(rest, reasoning=reasoning, tool_calls=(missing,) if lost else ())
         tag = found.group()[1:-1]
         said, raw = rest[: found.start()].removesuffix("\n"), rest[found.start() :]
         body, closed, _ = rest[found.end() :].partition(f"</{tag}>")
@@ -150,9 +128,7 @@ class InlineTags:
             call = ToolCall(id="call_0", name=name, raw=raw, error=problem)
         return assistant(said, reasoning=reasoning, tool_calls=(call,))
 
-    def format(
-        self, calls: Sequence[ToolCall], results: Sequence[Message]
-    ) -> Injection:
+    def format(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> Injection:
         parts: list[Part] = []
         for call, answer in zip(calls, results, strict=False):
             if call.error is not None and self.correction is not None:
@@ -165,17 +141,11 @@ class InlineTags:
     def _read(self, tag: str, body: str, raw: str) -> ToolCall:
         rules = [rule for rule in self.rules if rule.call == tag]
         for rule in rules:
-            if (
-                rule.literal is not None
-                and rule.tool is not None
-                and body.strip() == rule.literal
-            ):
+            if rule.literal is not None and rule.tool is not None and body.strip() == rule.literal:
                 return ToolCall(id="call_0", name=rule.tool, raw=raw, arguments={})
         rule = next((rule for rule in rules if rule.literal is None), rules[0])
         if rule.literal is not None:
-            problem = (
-                self.correction or f"<{tag}> takes {rule.literal} and nothing else."
-            )
+            problem = self.correction or f"<{tag}> takes {rule.literal} and nothing else."
             return ToolCall(id="call_0", name=rule.tool or "", raw=raw, error=problem)
         if rule.tool is not None:
             return ToolCall(
@@ -196,11 +166,7 @@ class InlineTags:
             return call.raw
         for rule in self._tags_of(call.name):
             body = _body(rule, call)
-            if (
-                body is not None
-                and f"</{rule.call}>" not in body
-                and not self._means_other(rule, body)
-            ):
+            if body is not None and f"</{rule.call}>" not in body and not self._means_other(rule, body):
                 return f"<{rule.call}>{rule.pad}{body}{rule.pad}</{rule.call}>"
         rule = self._tags_of(call.name)[0]
         raise ConfigError(
@@ -210,27 +176,17 @@ class InlineTags:
 
     def _means_other(self, rule: Tag, body: str) -> bool:
         """Whether the tag's body would be read as a call without arguments."""
-        others = {
-            other.literal
-            for other in self.rules
-            if other.call == rule.call and other is not rule
-        }
+        others = {other.literal for other in self.rules if other.call == rule.call and other is not rule}
         return body.strip() in others
 
     def _rule_of(self, call: ToolCall) -> Tag:
         """The tag a result answers: by what was written, and by the tool's name where nothing was."""
         found = self._opening.match(call.raw)
-        rules = [
-            rule for rule in self.rules if found and rule.call == found.group()[1:-1]
-        ] or list(self.rules)
-        return next(
-            (rule for rule in rules if rule.tool in (call.name, None)), rules[0]
-        )
+        rules = [rule for rule in self.rules if found and rule.call == found.group()[1:-1]] or list(self.rules)
+        return next((rule for rule in rules if rule.tool in (call.name, None)), rules[0])
 
     def _tags_of(self, tool: str) -> list[Tag]:
-        rules = [rule for rule in self.rules if rule.tool == tool] or [
-            r for r in self.rules if r.tool is None
-        ]
+        rules = [rule for rule in self.rules if rule.tool == tool] or [r for r in self.rules if r.tool is None]
         if not rules:
             known = ", ".join(dict.fromkeys(rule.tool or "" for rule in self.rules))
             raise ConfigError(
@@ -245,20 +201,12 @@ def _instruction(tool: Tool, rules: Sequence[Tag], in_turn: bool) -> str:
     for rule in rules:
         if rule.tool is None:
             sample = f'{{"name": "{tool.name}", "arguments": <args-json-object>}}'
-            about = (
-                f"{tool.description}\n{json.dumps(signature(tool), ensure_ascii=False)}"
-            )
+            about = f"{tool.description}\n{json.dumps(signature(tool), ensure_ascii=False)}"
         else:
             sample = rule.literal or _fenced(rule, f"<{rule.argument}>")
             about = tool.description
-        ways.append(
-            f"{about}\nTo use it, write\n<{rule.call}>{rule.pad}{sample}{rule.pad}</{rule.call}>"
-        )
-    where = (
-        f"the result follows in <{rules[0].result}></{rules[0].result}>."
-        if in_turn
-        else "the result follows."
-    )
+        ways.append(f"{about}\nTo use it, write\n<{rule.call}>{rule.pad}{sample}{rule.pad}</{rule.call}>")
+    where = f"the result follows in <{rules[0].result}></{rules[0].result}>." if in_turn else "the result follows."
     return "\n".join([*ways, f"and {where}"])
 
 
@@ -283,11 +231,6 @@ def _fenced(tag: Tag, text: str) -> str:
 def _unfenced(tag: Tag, body: str) -> str:
     """The argument between the tags, without one newline at each end and one fence, where they are there."""
     text = body.removeprefix("\n").removesuffix("\n") if tag.pad == "\n" else body
-    if (
-        tag.fence
-        and text.startswith("```")
-        and text.endswith("\n```")
-        and "\n" in text[:-4]
-    ):
+    if tag.fence and text.startswith("```") and text.endswith("\n```") and "\n" in text[:-4]:
         text = text[text.index("\n") + 1 : -4]
     return text

@@ -38,14 +38,8 @@ def harmony(today: str | None = None, effort: str = "medium") -> Framed:
     """
     day = today or date.today().isoformat()
 
-    def lead(
-        system: str | None, instructions: str, native: bool
-    ) -> tuple[Parts, Parts]:
-        calls = (
-            "\nCalls to these tools must go to the commentary channel: 'functions'."
-            if instructions
-            else ""
-        )
+    def lead(system: str | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
+        calls = "\nCalls to these tools must go to the commentary channel: 'functions'." if instructions else ""
         about = (
             f"You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\n"
             f"Current date: {day}\n\nReasoning: {effort}\n\n"
@@ -123,9 +117,7 @@ class HarmonyCalls:
             )
         call, *more = action.tool_calls
         if more:
-            raise ConfigError(
-                f"gpt-oss makes one call an action, and this one has {len(more) + 1}"
-            )
+            raise ConfigError(f"gpt-oss makes one call an action, and this one has {len(more) + 1}")
         if action.text:
             parts += [*_next(parts), *_sent("commentary", action.text)]
         parts += _next(parts)
@@ -156,9 +148,7 @@ class HarmonyCalls:
             recipient = _RECIPIENT.search(head)
             channel = head.partition(CHANNEL)[2].strip()
             if recipient:
-                calls.append(
-                    _read_call(recipient.group(1), body, whole, f"call_{len(calls)}")
-                )
+                calls.append(_read_call(recipient.group(1), body, whole, f"call_{len(calls)}"))
             elif channel.startswith("analysis"):
                 thoughts.append(body)
             elif body or channel:
@@ -168,16 +158,12 @@ class HarmonyCalls:
         reasoning = "\n".join(thoughts) if thoughts else None
         return assistant("\n".join(said), reasoning=reasoning, tool_calls=calls)
 
-    def turns(
-        self, calls: Sequence[ToolCall], results: Sequence[Message]
-    ) -> tuple[Turn, ...]:
+    def turns(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> tuple[Turn, ...]:
         turns: list[Turn] = []
         for index, result in enumerate(results):
             name = calls[index].name if index < len(calls) else ""
             shown = json.dumps(result.text, ensure_ascii=False)
-            turns.append(
-                Turn(role=f"functions.{name}", parts=(quoted(shown),), source="tool")
-            )
+            turns.append(Turn(role=f"functions.{name}", parts=(quoted(shown),), source="tool"))
         return tuple(turns)
 
 
@@ -217,11 +203,7 @@ def _messages(parts: Parts) -> list[tuple[str, str, str]]:
         if part == control(MESSAGE) and body is None:
             body = []
         elif body is None:
-            named = (
-                markup(part.text.removeprefix("assistant"))
-                if opened and part.kind == "markup"
-                else part
-            )
+            named = markup(part.text.removeprefix("assistant")) if opened and part.kind == "markup" else part
             head += [named] if named.text else []
         else:
             body.append(part)
@@ -241,9 +223,7 @@ def _read_call(name: str, body: str, raw: str, call_id: str) -> ToolCall:
             error=f"The call is not valid JSON ({error}).",
         )
     if not isinstance(value, dict):
-        return ToolCall(
-            id=call_id, name=name, raw=raw, error="The arguments must be a JSON object."
-        )
+        return ToolCall(id=call_id, name=name, raw=raw, error="The arguments must be a JSON object.")
     return ToolCall(id=call_id, name=name, raw=raw, arguments=value)  # pyright: ignore[reportUnknownArgumentType]
 
 
@@ -251,6 +231,4 @@ def _again(raw: str) -> Parts:
     """A malformed call as it was written, its control tokens restored."""
     names = (START, CHANNEL, MESSAGE, CONSTRAIN)
     pieces = re.split("(" + "|".join(re.escape(name) for name in names) + ")", raw)
-    return tuple(
-        control(piece) if piece in names else markup(piece) for piece in pieces if piece
-    )
+    return tuple(control(piece) if piece in names else markup(piece) for piece in pieces if piece)

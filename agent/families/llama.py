@@ -32,9 +32,7 @@ def llama(preamble: bool = True, date: str = "26 Jul 2024", bos: str = BOS) -> F
     """The family. 3.1 and later open with a dated system turn; `date` is what it says, by default the one of the
     published template, so that a run is the same on any day."""
 
-    def lead(
-        system: str | None, instructions: str, native: bool
-    ) -> tuple[Parts, Parts]:
+    def lead(system: str | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
         tools = native and bool(instructions)
         said = system if tools else joined(system, instructions)
         if preamble:
@@ -73,16 +71,11 @@ class LlamaCalls:
     def instructions(self, tools: Sequence[Tool]) -> str:
         if not tools:
             return ""
-        shown = [
-            json.dumps(signature(tool), ensure_ascii=False, indent=4) for tool in tools
-        ]
+        shown = [json.dumps(signature(tool), ensure_ascii=False, indent=4) for tool in tools]
         return _INSTRUCTIONS + "".join(f"{tool}\n\n" for tool in shown)
 
     def written(self, action: Message) -> Parts:
-        calls = [
-            call.raw if call.arguments is None else call_json(call, "parameters")
-            for call in action.tool_calls
-        ]
+        calls = [call.raw if call.arguments is None else call_json(call, "parameters") for call in action.tool_calls]
         return (
             markup(
                 with_reasoning(
@@ -109,17 +102,10 @@ class LlamaCalls:
             call, end = _read_call(rest, at, f"call_{len(calls)}")
             calls.append(call)
             at = next((start for start in starts if start >= end), None)
-        return assistant(
-            rest[: starts[0]].removesuffix("\n"), reasoning=reasoning, tool_calls=calls
-        )
+        return assistant(rest[: starts[0]].removesuffix("\n"), reasoning=reasoning, tool_calls=calls)
 
-    def turns(
-        self, calls: Sequence[ToolCall], results: Sequence[Message]
-    ) -> tuple[Turn, ...]:
-        return tuple(
-            Turn(role="ipython", parts=_json_text(result.text), source="tool")
-            for result in results
-        )
+    def turns(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> tuple[Turn, ...]:
+        return tuple(Turn(role="ipython", parts=_json_text(result.text), source="tool") for result in results)
 
 
 _CALL = re.compile(r'^\{\s*"name"\s*:', re.MULTILINE)

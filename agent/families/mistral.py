@@ -21,9 +21,7 @@ RESULTS, CONTENT, RESULTS_END = "[TOOL_RESULTS]", "[TOOL_CONTENT]", "[/TOOL_RESU
 TOOLS, TOOLS_END = "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"
 
 
-def mistral(
-    version: int = 13, default_system: str | None = None, bos: str = BOS, eos: str = EOS
-) -> Framed:
+def mistral(version: int = 13, default_system: str | None = None, bos: str = BOS, eos: str = EOS) -> Framed:
     """The family. Calls are version 13's; 11 adds ids of nine characters. Before 11 calls are refused: they are one
     JSON list whose ids the results repeat, and are better written in another dialect.
 
@@ -31,21 +29,11 @@ def mistral(
     the first one, as 13 has them.
     """
 
-    def lead(
-        system: str | None, instructions: str, native: bool
-    ) -> tuple[Parts, Parts]:
+    def lead(system: str | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
         own = default_system if system is None else system
         said = own if native else joined(own, instructions)
-        turn = (
-            ()
-            if said is None
-            else (control("[SYSTEM_PROMPT]"), markup(said), control("[/SYSTEM_PROMPT]"))
-        )
-        tools = (
-            (control(TOOLS), markup(instructions), control(TOOLS_END))
-            if native and instructions
-            else ()
-        )
+        turn = () if said is None else (control("[SYSTEM_PROMPT]"), markup(said), control("[/SYSTEM_PROMPT]"))
+        tools = (control(TOOLS), markup(instructions), control(TOOLS_END)) if native and instructions else ()
         return (control(bos), *turn, *tools), ()
 
     return Framed(
@@ -96,11 +84,7 @@ class MistralCalls:
         )
 
     def instructions(self, tools: Sequence[Tool]) -> str:
-        return (
-            json.dumps([signature(tool) for tool in tools], ensure_ascii=False)
-            if tools
-            else ""
-        )
+        return json.dumps([signature(tool) for tool in tools], ensure_ascii=False) if tools else ""
 
     def written(self, action: Message) -> Parts:
         said = with_reasoning(action.reasoning, action.text)
@@ -133,15 +117,10 @@ class MistralCalls:
             else:
                 pieces[-1].append(part)
         reasoning, said = split_reasoning(text_of(pieces[0]))
-        calls = [
-            self._read(tuple(piece), f"call_{index}")
-            for index, piece in enumerate(pieces[1:])
-        ]
+        calls = [self._read(tuple(piece), f"call_{index}") for index, piece in enumerate(pieces[1:])]
         return assistant(said, reasoning=reasoning, tool_calls=calls)
 
-    def turns(
-        self, calls: Sequence[ToolCall], results: Sequence[Message]
-    ) -> tuple[Turn, ...]:
+    def turns(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> tuple[Turn, ...]:
         turns: list[Turn] = []
         for index, result in enumerate(results):
             call = calls[index] if index < len(calls) else None
@@ -181,22 +160,14 @@ class MistralCalls:
 
     def _malformed(self, raw: str) -> Parts:
         """A malformed call as it was written, its control tokens restored."""
-        pieces = re.split(
-            rf"({re.escape(ARGS)}|{re.escape(CALL_ID)})", raw.removeprefix(CALLS)
-        )
+        pieces = re.split(rf"({re.escape(ARGS)}|{re.escape(CALL_ID)})", raw.removeprefix(CALLS))
         known = {ARGS, CALL_ID} & set(self.controls)
-        return tuple(
-            control(piece) if piece in known else markup(piece)
-            for piece in pieces
-            if piece
-        )
+        return tuple(control(piece) if piece in known else markup(piece) for piece in pieces if piece)
 
 
 def _id_of(call: ToolCall) -> str:
     """The call's id of nine characters: the one the model wrote, or one made from what it is."""
-    found = re.search(
-        rf"{re.escape(CALL_ID)}([a-zA-Z0-9]{{9}}){re.escape(ARGS)}", call.raw
-    )
+    found = re.search(rf"{re.escape(CALL_ID)}([a-zA-Z0-9]{{9}}){re.escape(ARGS)}", call.raw)
     if found:
         return found.group(1)
     if re.fullmatch(r"[a-zA-Z0-9]{9}", call.id):
