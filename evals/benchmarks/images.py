@@ -6,18 +6,18 @@ import json
 import re
 from typing import Any, cast
 
+from envs.row_pictures import images_of
 from envs.rows import Row
 from envs.scoring import (
     exact_match,
     haversine_km,
     parse_number,
     relaxed_equal,
+    routes,
     same_number,
 )
 from envs.task import Task
-from evals.benchmarks import routes
 from evals.benchmarks.adapter import Benchmark, Reading, Record, row_id
-from evals.benchmarks.pictures import images_of
 from tools.errors import ConfigError
 
 

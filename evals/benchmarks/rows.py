@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, cast
 
+from envs.row_pictures import images_of
 from envs.rows import Row
 from envs.scoring import anls, exact_match, math_equal, relaxed_equal, same_number, token_f1
 from envs.task import Task, Taskset
 from evals.benchmarks.adapter import Benchmark, Reading, Record, Score, Tools, load, row_id
 from evals.benchmarks.catalogue import image_store
 from evals.benchmarks.images import letter_of
-from evals.benchmarks.pictures import images_of
 
 Metric: TypeAlias = Literal["exact", "f1", "anls", "math", "number", "relaxed"]
 

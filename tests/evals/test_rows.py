@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from agent.cli import run
 from envs.find import find_taskset
+from envs.row_pictures import images_of
 from envs.rows import Row, files_of, read_rows
+from envs.scoring.routes import is_right, shortest, write
 from evals.__main__ import cli
 from evals.benchmarks.adapter import without_letter
-from evals.benchmarks.pictures import images_of
-from evals.benchmarks.routes import is_right, shortest, write
 from tools import ConfigError
 from tools.content import BlobStore
 

@@ -1,0 +1,80 @@
+"""Pictures as data sets store them, brought into a BlobStore; nothing is unpickled and nothing is fetched."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from pathlib import Path
+from typing import Any, cast
+
+from envs.rows import Row
+from tools.content import BlobStore, Image
+from tools.errors import ConfigError
+
+
+def images_of(row: Row, *names: str, store: BlobStore) -> tuple[Image, ...]:
+    """The pictures of a column, in any of four encodings: `{bytes, path}`, bytes, base64 (also a data: URI), a path.
+
+    A list is several. Paths lie in the folder of the data file or above it, never outside. Raises `ConfigError` for
+    a missing column or file, a link, and bytes that are no picture.
+    """
+    value = row.need(*names)
+    name = f"{row.where}: the column {row.name_of(names)}"
+    parts = cast(list[Any], value) if isinstance(value, list | tuple) else [value]
+    return tuple(_image(part, name, row.folder, store) for part in parts)
+
+
+def _image(value: Any, name: str, folder: Path, store: BlobStore) -> Image:
+    if isinstance(value, dict):
+        fields = cast(dict[str, Any], value)
+        value = fields.get("bytes") or fields.get("path")
+    if isinstance(value, str) and value:
+        value = _from_text(value, name, folder)
+    if not isinstance(value, bytes | bytearray) or not value:
+        raise ConfigError(
+            f"{name} holds no picture", hint="known: {bytes, path}, bytes, base64, a path beside the data"
+        )
+    data = bytes(value)
+    try:
+        return store.put(data)
+    except ValueError:
+        pass  # perhaps a format that models are not shown, such as TIFF
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(io.BytesIO(data)) as picture:
+            return store.put_image(picture.convert("RGB"))
+    except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
+        raise ConfigError(f"{name} holds bytes that are no picture: {error}") from error
+
+
+def _from_text(value: str, name: str, folder: Path) -> bytes:
+    """The bytes of a file, or of base64."""
+    if value.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"{name} is a link, and nothing is fetched: {value[:80]}", hint="use a copy with the pictures"
+        )
+    encoded = value.partition(",")[2] if value.startswith("data:") else value
+    if len(value) < 1024 and not value.startswith("data:"):
+        file = _file(value, folder)
+        if file is not None:
+            return file.read_bytes()
+    try:
+        return base64.b64decode("".join(encoded.split()), validate=True)
+    except (binascii.Error, ValueError):
+        where = f"there is no file {value[:80]} in {folder}" if len(value) < 1024 else "it is no base64 either"
+        raise ConfigError(f"{name} is no picture: {where}", hint="put the pictures beside the data file") from None
+
+
+def _file(value: str, folder: Path) -> Path | None:
+    """`value` below the data file's folder, or below one of the two folders above it."""
+    relative = Path(value.removeprefix("./"))
+    for root in (folder, folder / "images", folder.parent, folder.parent.parent):
+        try:
+            found = (root / relative).resolve()
+            if found.is_relative_to(root.resolve()) and found.is_file():
+                return found
+        except (OSError, ValueError):  # base64 makes no file name
+            return None
+    return None
