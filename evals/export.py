@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from envs.log import blobs_beside, images_of
 from envs.message import Message
 from envs.trajectory import CallRecord, Step, Trajectory
 from evals.index import Entry, latest_entries, read_episodes, read_index
-from evals.result import write_atomic
+from evals.result import plain, write_atomic
 from evals.run_folder import RunFolder
-from evals.sample import Sample, name_of_key, sample_of
+from evals.sample import Sample, name_of_key, prompt_counts, sample_of
 from evals.show import metric_of, natural_key
 from tools.content import BlobStore, Content, Text
 from tools.errors import ConfigError
@@ -65,10 +66,11 @@ def atif(trajectory: Trajectory, *, session: str, model: str, blobs: str = "blob
     Images are paths below `blobs`.
     """
     steps: list[JSON] = []
-    for step in trajectory.steps:
+    for step, prompt in zip(trajectory.steps, prompt_counts(trajectory), strict=True):
         steps += [_said(message, blobs) for message in step.observation if message.role != "tool"]
-        steps.append(_agent_step(step, blobs))
-    steps += [_said(message, blobs) for message in trajectory.final if message.role != "tool"]
+        steps.append(_agent_step(step, prompt, blobs))
+    rest = trajectory.final or (() if steps else trajectory.task.prompt)  # a document has a step
+    steps += [_said(message, blobs) for message in rest if message.role != "tool"]
     sample = sample_of(trajectory)
     return {
         "schema_version": "ATIF-v1.8",
@@ -98,7 +100,7 @@ def atif(trajectory: Trajectory, *, session: str, model: str, blobs: str = "blob
     }
 
 
-def _agent_step(step: Step, blobs: str) -> JSON:
+def _agent_step(step: Step, prompt: int, blobs: str) -> JSON:
     found = {**_said(step.action, blobs), "source": "agent", "llm_call_count": 1}
     if step.action.reasoning:
         found["reasoning_content"] = step.action.reasoning
@@ -113,17 +115,21 @@ def _agent_step(step: Step, blobs: str) -> JSON:
             for call in step.action.tool_calls
         ]
     known = {call.id for call in step.action.tool_calls}
-    results = [_result(record, blobs) for record in step.calls if record.call.id in known]
-    if results:
-        found["observation"] = {"results": results}
+    if step.calls:
+        found["observation"] = {"results": [_result(record, known, blobs) for record in step.calls]}
+    found["metrics"] = _metrics(step, prompt)
+    return found
+
+
+def _metrics(step: Step, prompt: int) -> JSON:
     tokens = step.tokens
-    metrics: JSON = {
-        "prompt_tokens": step.usage.get("prompt"),
-        "completion_tokens": len(tokens.completion) if tokens else step.usage.get("completion"),
-    }
-    if tokens:
-        metrics |= {"completion_token_ids": list(tokens.completion), "logprobs": list(tokens.logprobs)}
-    found["metrics"] = {key: value for key, value in metrics.items() if value is not None}
+    if tokens is None:
+        counted = {"prompt_tokens": step.usage.get("prompt"), "completion_tokens": step.usage.get("completion")}
+        return {key: value for key, value in counted.items() if value is not None}
+    ids = list(tokens.completion)
+    found: JSON = {"prompt_tokens": prompt, "completion_tokens": len(ids), "completion_token_ids": ids}
+    if all(map(math.isfinite, tokens.logprobs)):  # JSON has no other number
+        found["logprobs"] = list(tokens.logprobs)
     return found
 
 
@@ -132,9 +138,11 @@ def _said(message: Message, blobs: str) -> JSON:
     return {"source": source, "message": _content(message.content, blobs)}
 
 
-def _result(record: CallRecord, blobs: str) -> JSON:
-    extra = {"outcome": record.outcome, "seconds": record.seconds}
-    return {"source_call_id": record.call.id, "content": _content(record.result.content, blobs), "extra": extra}
+def _result(record: CallRecord, known: Set[str], blobs: str) -> JSON:
+    """The result of a call; one that the environment made for itself answers no call of the action's."""
+    source = {"source_call_id": record.call.id} if record.call.id in known else {}
+    extra = {"outcome": record.outcome, "seconds": record.seconds, **({} if source else {"tool": record.call.name})}
+    return {**source, "content": _content(record.result.content, blobs), "extra": extra}
 
 
 def _content(parts: tuple[Content, ...], blobs: str) -> str | list[JSON]:
@@ -175,7 +183,7 @@ def _write_atif(folder: RunFolder, entries: list[Entry], out: Path) -> None:
             if image in source:
                 target.put(source.get(image))
         document = atif(trajectory, session=folder.root.name, model=str(identity.get("model", "")))
-        write_atomic(out / f"{number:06d}.json", json.dumps(document, indent=2))
+        write_atomic(out / f"{number:06d}.json", json.dumps(plain(document)))
 
 
 def _write_csv(folder: RunFolder, entries: list[Entry], out: Path) -> None:

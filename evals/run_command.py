@@ -52,6 +52,8 @@ OPTIONS = (
     _o("--top-p", default=1.0),
     _o("--top-k", default=0, help="0 keeps all."),
     _o("--max-tokens", default=512, help="Per action."),
+    _o("--thinking-budget", type=int, metavar="N", help="Tokens an action may think before its thinking is closed."),
+    _o("--last-thought", default="", help="Words put in before the closing tag."),
     _o("--tools", type=click.Choice(["none"]), help="none: the control, the same tasks without tools."),
     _o("--ablate", type=click.Choice(["tools"]), help="tools: run both, and say what the tools were worth."),
     # how long
@@ -84,6 +86,9 @@ OPTIONS = (
     _o("--json", "as_json", is_flag=True, help="Print results.json instead of the table."),
     _o("--quiet", "-q", is_flag=True, help="No progress."),
 )
+
+
+SAMPLING = ("max_tokens", "thinking_budget", "last_thought", "temperature", "top_p", "top_k")
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,9 +146,9 @@ def _run_one(name: str, given: dict[str, str], asked: dict[str, Any]) -> int:
 
 def measured(taskset: Taskset, name: str, arguments: dict[str, str], out: Path, asked: dict[str, Any]) -> EvalResult:
     """Run or continue one evaluation, and print what came of it."""
+    from evals import evaluate
     from evals.cost import MeteredSampler, parse_prices
     from evals.decode import decoder_of
-    from evals import evaluate
     from evals.measures import parse_measures
     from evals.session import StopAt
 
@@ -160,7 +165,7 @@ def measured(taskset: Taskset, name: str, arguments: dict[str, str], out: Path, 
         taskset,
         played,
         out=out,
-        params=SamplingParams(**{key: asked[key] for key in ("max_tokens", "temperature", "top_p", "top_k")}),
+        params=SamplingParams(**{key: asked[key] for key in SAMPLING}),
         limits=Limits(
             max_turns=asked["max_turns"],
             max_calls=asked["max_calls"],

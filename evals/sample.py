@@ -121,19 +121,21 @@ def sample_of(trajectory: Trajectory) -> Sample:
 
 
 def prompt_tokens(trajectory: Trajectory) -> int:
-    """Tokens that the policy was given, turn by turn: what an API bills as input.
+    """Tokens that the policy was given, summed over its turns: what an API bills as input."""
+    return sum(prompt_counts(trajectory))
 
-    By the recorded ids, or else by the server's count.
-    """
-    total = context = 0
+
+def prompt_counts(trajectory: Trajectory) -> list[int]:
+    """Tokens that the policy was given at each of its turns: by the recorded ids, or else by the server's count."""
+    counts: list[int] = []
+    context = 0
     for step in trajectory.steps:
         if step.tokens is None:
-            total += step.usage.get("prompt", 0)
+            counts.append(step.usage.get("prompt", 0))
             continue
-        given = len(step.tokens.added) + (context if step.tokens.extends else 0)
-        total += given
-        context = given + len(step.tokens.completion)
-    return total
+        counts.append(len(step.tokens.added) + (context if step.tokens.extends else 0))
+        context = counts[-1] + len(step.tokens.completion)
+    return counts
 
 
 def target_of(trajectory: Trajectory) -> str:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import http.client
 import json
+import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import PIL.Image
 import pytest
 from run_on_disk import HOSTILE, Page, episode, folder_of
 
 from agent.cli import run
+from envs import Task, Trajectory, assistant, user
+from envs.log import TrajectoryLog
 from envs.trajectory import Stop
 from evals.__main__ import cli
 from evals.run_folder import RunFolder
@@ -61,8 +66,44 @@ def test_atif_documents_keep_calls_results_ids_and_pictures(folder: RunFolder, t
     picture = next(part for part in result["content"] if part["type"] == "image")["source"]["path"]
     with PIL.Image.open(tmp_path / "atif" / picture) as shown:
         assert shown.size == (5, 4)
-    for step in first["steps"]:  # fields that ATIF allows on an agent's steps only
-        assert step["source"] == "agent" or not {"tool_calls", "metrics", "reasoning_content"} & step.keys()
+
+
+def test_every_atif_document_fits_the_published_schema(folder: RunFolder, tmp_path: Path) -> None:
+    """`atif_v1_8.json` is the JSON schema of harbor 0.25.0's own model (Apache-2.0), without its descriptions.
+
+    What a JSON schema cannot say is asserted as harbor's validators do: ids count from 1, an agent's fields stand on
+    its steps only, results answer calls of their own step, and pictures are there.
+    """
+    schema = json.loads((Path(__file__).parents[1] / "data" / "atif_v1_8.json").read_text())
+    never_began = Trajectory(task=Task(id="d", prompt=(user("Hm?"),)), stop=Stop.ERROR, error="no world")
+    own_call = episode("e")
+    own_call.steps[0] = replace(own_call.steps[0], action=assistant("the world looked for itself"))
+    unsure = episode("f")
+    tokens = unsure.steps[0].tokens
+    assert tokens is not None
+    unsure.steps[0] = replace(unsure.steps[0], tokens=replace(tokens, logprobs=(-math.inf, -1.0)))
+    with TrajectoryLog(folder.samples) as log:
+        for trajectory in (never_began, own_call, unsure):
+            log.append(trajectory)
+    assert evals("export", folder.root, "--to", "atif", "--out", tmp_path / "atif") == 0
+    paths = sorted((tmp_path / "atif").glob("*.json"))
+    assert len(paths) == 6
+    for path in paths:
+        document = json.loads(path.read_text(), parse_constant=lambda constant: pytest.fail(constant))
+        jsonschema.validate(document, schema)
+        for number, step in enumerate(document["steps"], start=1):
+            assert step["step_id"] == number
+            assert step["source"] == "agent" or not {"tool_calls", "metrics", "reasoning_content"} & step.keys()
+            known = {call["tool_call_id"] for call in step.get("tool_calls", [])}
+            for result in step.get("observation", {}).get("results", []):
+                assert result.get("source_call_id") in {None, *known}
+            for shown in re.findall(r'"path": "([^"]+)"', json.dumps(step)):
+                assert (tmp_path / "atif" / shown).exists()
+    world = json.loads(paths[4].read_text())["steps"][1]["observation"]["results"][0]
+    assert "source_call_id" not in world and world["extra"]["tool"] == "zoomok"
+    assert "logprobs" not in json.loads(paths[5].read_text())["steps"][1]["metrics"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**json.loads(paths[0].read_text()), "step": []}, schema)
 
 
 def test_a_table_runs_no_formula_and_holds_every_score(folder: RunFolder, tmp_path: Path) -> None:
