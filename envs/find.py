@@ -28,6 +28,7 @@ DATA_FILES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 BUILT_IN = {
     "arithmetic": "envs.tasksets.arithmetic:arithmetic",
     "bfcl": "envs.tasksets.bfcl:bfcl",
+    "geolocate": "envs.tasksets.geolocate:geolocate",
     "math_word": "envs.tasksets.math_word:math_word",
     "retool_arithmetic": "envs.tasksets.retool:retool_arithmetic",
     "retool_math": "envs.tasksets.retool:retool_math",

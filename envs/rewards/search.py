@@ -6,6 +6,7 @@ Whether a tool was used is counted from executed calls, never from text: a polic
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -104,19 +105,25 @@ def geovista_score(given: Place, right: Place, levels: Literal["hierarchical", "
     >>> geovista_score({"city": "Lyon", "country": "Canada"}, here)
     0.0
     """
-    agrees = {
-        level: normalized(given.get(level, "")) == normalized(right.get(level, "")) != ""
-        for level in ("city", "state", "country")
-    }
-    contradicts = any(given.get(level) and not agrees[level] for level in ("state", "country"))
-    city = agrees["city"] and not contradicts
+    agrees = {level: _same_name(given.get(level, ""), right.get(level, "")) for level in ("city", "state", "country")}
+    wrong = {level for level in agrees if given.get(level) and right.get(level) and not agrees[level]}
+    city = agrees["city"] and not wrong
     if levels == "city":
         return float(city)
     if city:
         return 4.0
-    if agrees["state"] and not (given.get("country") and not agrees["country"]):
+    if agrees["state"] and "country" not in wrong:
         return 2.0
     return float(agrees["country"])
+
+
+def _same_name(given: str, right: str) -> bool:
+    """Equal in SQuAD's normal form, accents left out; nothing equals no name."""
+    plain = [
+        normalized("".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c)))
+        for name in (given, right)
+    ]
+    return plain[0] == plain[1] != ""
 
 
 def one_answer(read: Read = tagged) -> Form:
@@ -170,6 +177,22 @@ def mmsearch_r1(read: Read = tagged, form: Form | None = None) -> RewardFn:
         answer = read(final_text(trajectory))
         right = answer is not None and _best(exact_match, answer, trajectory.task.answer) == 1.0
         return mmsearch_r1_score(right, well_formed(trajectory), ran(trajectory))
+
+    return reward
+
+
+def geovista(
+    read: Callable[[str], Place | None], levels: Literal["hierarchical", "city"] = "hierarchical", least: float = 0.0
+) -> RewardFn:
+    """`geovista_score` of an episode, whose task has the right place in `info["place"]`.
+
+    With `least`, whether it is at least so much: 4 for the city, 2 for the state, 1 for the country.
+    """
+
+    async def reward(env: Env, trajectory: Trajectory) -> float:
+        given = read(final_text(trajectory))
+        score = 0.0 if given is None else geovista_score(given, trajectory.task.info["place"], levels)
+        return float(score >= least) if least else score
 
     return reward
 

@@ -9,7 +9,6 @@ out. The form of MMSearch-R1 (arXiv 2506.20670) and DeepMMSearch-R1 (arXiv 2510.
 from __future__ import annotations
 
 import io
-import json
 import random
 from functools import cache
 from pathlib import Path
@@ -22,7 +21,18 @@ from envs.rubric import Rubric
 from envs.scoring import tagged
 from envs.seed import derive_seed
 from envs.task import Task, Taskset
-from envs.tasksets.wiki_search import ASKED, CAPITAL, FACTS, Country, Fact, countries, same_fact, split_of
+from envs.tasksets.wiki_search import (
+    ASKED,
+    CAPITAL,
+    FACTS,
+    Asked,
+    Country,
+    Fact,
+    calling,
+    countries,
+    same_fact,
+    split_of,
+)
 from tools.content import BlobStore, Image, Text
 from tools.errors import ConfigError
 from tools.search.cache import Mode
@@ -31,7 +41,6 @@ from tools.search.picture_tool import PictureSearchTool
 from tools.search.pictures import PictureIndex, PictureProvider
 from tools.search.tool import SearchLimits, SearchTools
 from tools.search.world import fact_id, world_folder, world_index
-from tools.tool import ToolCall
 
 Split: TypeAlias = Literal["train", "val", "test"]
 
@@ -89,7 +98,7 @@ def multimodal_search(
         rng = random.Random(derive_seed(stem, index))
         country, fact = _draw(rng, asked, seen, stem)
         tasks.append(_task(f"{stem}-{index}", country, fact, blobs, whole))
-    return Taskset(name="multimodal_search", tasks=tasks, env=env, rubric=_rubric(reward))
+    return Taskset(name="multimodal_search", tasks=tasks, env=env, rubric=_rubric(reward), blobs=blobs)
 
 
 def shown_flag(code: str, folder: Path) -> bytes:
@@ -139,14 +148,7 @@ def _words(country: Country, fact: Fact) -> str:
 def _task(id: str, country: Country, fact: Fact, blobs: BlobStore, whole: bool) -> Task:
     flag = blobs.put(shown_flag(country.code, world_folder()))
     what = fact.words if fact is not CAPITAL else "name of the capital"
-    asked: list[tuple[str, dict[str, object]]] = [
-        ("image_search", {}) if whole else ("image_search_by_image", {"image": 1}),
-        ("search", {"query": _words(country, fact)}),
-    ]
-    gold: list[Message] = []
-    for number, (name, arguments) in enumerate(asked):
-        raw = json.dumps({"name": name, "arguments": arguments})
-        gold.append(assistant(tool_calls=(ToolCall(id=f"call_{number}", name=name, raw=raw, arguments=arguments),)))
+    look: Asked = ("image_search", {}) if whole else ("image_search_by_image", {"image": 1})
     answer = country.values[fact.place[1]]
     question = Message(
         role="user", content=(flag, Text(text=f"What is the {what} of the country or territory with this flag?"))
@@ -155,7 +157,7 @@ def _task(id: str, country: Country, fact: Fact, blobs: BlobStore, whole: bool) 
         id=id,
         prompt=(system(SYSTEM), question),
         answer=answer,
-        gold=(*gold, assistant(f"<answer>{answer}</answer>")),
+        gold=(*calling([look, ("search", {"query": _words(country, fact)})]), assistant(f"<answer>{answer}</answer>")),
         info={"country": country.name, "documents": [country.code, fact_id(country.code, *fact.place)]},
     )
 

@@ -36,6 +36,8 @@ from tools.tool import ToolCall
 Split: TypeAlias = Literal["train", "val", "test"]
 Hops: TypeAlias = Literal["all", "one_hop", "two_hops", "comparison", "unanswerable", "computed"]
 Form: TypeAlias = Literal["line", "tags"]
+Asked: TypeAlias = tuple[str, Mapping[str, object]]
+"""Name and arguments of a call."""
 KINDS: tuple[Hops, ...] = ("one_hop", "two_hops", "comparison", "unanswerable")
 
 ABOUT = "Look the answer up in the World Factbook of 2015."
@@ -257,19 +259,32 @@ def _f1_of_fact(given: str, expected: str) -> float:
 
 
 def _task(id: str, question: Question, form: Form) -> Task:
-    asked = [("search", {"query": query}) for query in question.searches]
+    asked: list[Asked] = [("search", {"query": query}) for query in question.searches]
     asked += [("python", {"code": question.code})] if question.code else []
-    gold: list[Message] = []
-    for number, (name, arguments) in enumerate(asked):
-        raw = json.dumps({"name": name, "arguments": arguments})
-        gold.append(assistant(tool_calls=(ToolCall(id=f"call_{number}", name=name, raw=raw, arguments=arguments),)))
     said = f"Answer: {question.answer}" if form == "line" else f"<answer>{question.answer}</answer>"
     return Task(
         id=id,
         prompt=(system(SYSTEM[form]), user(question.text)),
         answer=question.answer,
-        gold=(*gold, assistant(said)),
+        gold=(*calling(asked), assistant(said)),
         info={"kind": question.kind, "documents": list(question.documents)},
+    )
+
+
+def calling(asked: Sequence[Asked]) -> tuple[Message, ...]:
+    """A message for each call, as gold has them."""
+    return tuple(
+        assistant(
+            tool_calls=(
+                ToolCall(
+                    id=f"call_{number}",
+                    name=name,
+                    raw=json.dumps({"name": name, "arguments": arguments}),
+                    arguments=arguments,
+                ),
+            )
+        )
+        for number, (name, arguments) in enumerate(asked)
     )
 
 

@@ -71,14 +71,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
             entry = tarfile.TarInfo(f"package/europe/{code}.json")
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
-    build(PARTS["countries"].read(archive), folder / "countries.index", source="test")
+    build(PARTS["countries"].read(archive, folder), folder / "countries.index", source="test")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOOLWEAVE_WORLD", str(folder))
-        from tools.search import find
-
-        find._provider.cache_clear()
         yield folder
-        find._provider.cache_clear()
 
 
 def questions(**args: Any) -> Taskset:

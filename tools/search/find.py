@@ -40,22 +40,32 @@ def build_index(
     return builder(documents, path, source=source, on_progress=on_progress)
 
 
-@cache
 def _provider(spec: str) -> Provider:
-    """One provider a process for each spec: its connections and its pace are shared by all episodes."""
     name, _, url = spec.partition("=")
     if name.startswith("local:"):
-        return LocalProvider(world_index(_part(name.removeprefix("local:"))))
+        return _local(world_index(_part(name.removeprefix("local:"))).path)
     if name.endswith((".index", TANTIVY)) or Path(name).is_file():
-        return LocalProvider(open_index(Path(name)))
+        return _local(Path(name).resolve())
+    if name == "ddgs" or name in APIS:
+        return _service(name, url)
+    known = [*(f"local:{part}" for part in PARTS), "ddgs", *APIS]
+    raise ConfigError(f"there is no search provider {spec!r}", hint=f"{nearest(name, known)}; or a file.index")
+
+
+@cache
+def _local(path: Path) -> Provider:
+    """One provider a process for each index: its threads and what they have read are shared by all episodes."""
+    return LocalProvider(open_index(path))
+
+
+@cache
+def _service(name: str, url: str) -> Provider:
+    """One provider a process for each service: its connections and its pace are shared by all episodes."""
     if name == "ddgs":
         from tools.search.ddg import DdgsProvider
 
         return DdgsProvider()
-    if name in APIS:
-        return HttpProvider(name, url or None)
-    known = [*(f"local:{part}" for part in PARTS), "ddgs", *APIS]
-    raise ConfigError(f"there is no search provider {spec!r}", hint=f"{nearest(name, known)}; or a file.index")
+    return HttpProvider(name, url or None)
 
 
 @cache

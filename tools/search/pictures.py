@@ -170,6 +170,14 @@ class PictureIndex:
             raise KeyError(id)
         return bytes(row[0])
 
+    def picture(self, id: str) -> PILImage:
+        """The picture of that id, decoded. Raises `KeyError` where there is none."""
+        return _opened(self.data(id), id)
+
+    def ids(self) -> list[str]:
+        """The ids of all pictures, in the order they were added."""
+        return [row[0] for row in self._db.execute("SELECT id FROM pictures ORDER BY n")]
+
     @cached_property
     def _signatures(self) -> dict[int, Signature]:
         rows = self._db.execute("SELECT n, hash, thumbnail FROM pictures").fetchall()

