@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from agent.parts import Part, Parts, Turn, markup, quoted, text_of
+from agent.parts import Part, Parts, Turn, markup, spoken, text_of
 from envs.message import Message
 from tools.errors import ConfigError
 from tools.record import record
@@ -117,7 +117,7 @@ def a_turn_of_results(results: Sequence[Message]) -> Injection:
     parts: list[Part] = []
     for index, result in enumerate(results):
         parts += [markup("\n")] if index else []
-        parts.append(quoted(result.text))
+        parts += spoken(result, quote=True)
     return Injection(parts=tuple(parts), continues_turn=False)
 
 
@@ -125,6 +125,5 @@ def refuse_other_tools(dialect: str, its_tool: str, tool: str) -> None:
     """Raise `ConfigError` where a dialect that writes one tool alone is given another."""
     if tool != its_tool:
         raise ConfigError(
-            f"the {dialect} dialect writes the tool {its_tool!r} alone, not {tool!r}",
-            hint="use --dialect hermes",
+            f"the {dialect} dialect writes the tool {its_tool!r} alone, not {tool!r}", hint="use --dialect hermes"
         )

@@ -77,7 +77,7 @@ class Encoder:
         """The id of a control token."""
         return self._ids[token]
 
-    def ids(self, parts: Parts) -> tuple[int, ...]:
+    def ids(self, parts: Iterable[Part]) -> tuple[int, ...]:
         """The ids of `parts`: wrappers without quoted text are encoded once and remembered."""
         out: list[int] = []
         run: list[Part] = []

@@ -24,6 +24,7 @@ class Request:
     stop_strings: tuple[str, ...] = ()
     """Any of these in the completion's text ends it, at the token that completed it; no id is split or re-encoded."""
     images: tuple[PlacedImage, ...] = ()
+    """All that stand in the prompt, in order, with their positions in it."""
 
 
 @record

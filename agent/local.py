@@ -17,6 +17,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from agent.engine import Generated, Request
+from agent.vision import Vision, select_rows
 from envs.trajectory import Finish
 from tools.errors import ConfigError
 
@@ -66,11 +67,13 @@ class TransformersEngine:
         max_context: int | None = None,
         own_thread: bool = True,
         autocast: torch.dtype | None = None,
+        vision: Vision | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.vision = vision
         self.max_batch = max_batch
-        self.max_context: int = max_context or model.config.max_position_embeddings
+        self.max_context: int = max_context or model.config.get_text_config().max_position_embeddings
         self.policy_version = 0
         """Recorded with every completion; whoever changes the weights sets it."""
         self.own_thread = own_thread
@@ -85,6 +88,8 @@ class TransformersEngine:
         """See `Engine.generate`. Raises `ConfigError` for a prompt that is empty or too long."""
         if not 0 < len(request.prompt) < self.max_context:
             raise ConfigError(f"a prompt of {len(request.prompt)} tokens does not fit a context of {self.max_context}")
+        if request.images and self.vision is None:
+            raise ConfigError("this model reads text only, and the prompt holds a picture")
         loop = asyncio.get_running_loop()
         row = _Row(request=request, loop=loop, future=loop.create_future(), on_ids=on_ids)
         with self._arrived:
@@ -173,12 +178,14 @@ class TransformersEngine:
     def _generate(self, batch: list[_Row]) -> None:
         """Sample every row to its end. When half of the rows have ended, the others go on without them."""
         ids, attention = _padded(batch, self.model.device)
+        ids = self._without_strays(batch, ids)
         sampling = _Sampling(batch, self.tokenizer, self.model.device)
         rows = batch
         # A recurrent state cannot be taken apart by rows.
         whole = bool(getattr(self.model, "_is_stateful", False))
         with _evaluating(self.model), torch.no_grad(), self._precision(self.model.device):
             cache = None if whole else self._shared_prefill(batch, ids, attention)
+            seen = self._sight(batch, ids) if cache is None else {}
             while rows:
                 made = self.model.generate(
                     input_ids=ids,
@@ -187,6 +194,7 @@ class TransformersEngine:
                     generation_config=_settings(max(row.request.max_tokens - len(row.ids) for row in rows)),
                     logits_processor=LogitsProcessorList([sampling]),
                     stopping_criteria=StoppingCriteriaList([_Enough(rows, whole)]),
+                    **seen,
                 )
                 kept = torch.tensor([i for i, row in enumerate(rows) if row.finish is None], device=ids.device)
                 rows = [row for row in rows if row.finish is None]
@@ -196,24 +204,52 @@ class TransformersEngine:
                         attention[kept], (0, ids.shape[1] - attention.shape[1]), value=1
                     )
                     cache.batch_select_indices(kept)
+                    select_rows(self._unwrapped, kept)
                     sampling.keep(kept)
+                    seen = {}  # what the pictures said is in the cache
 
     def _shared_prefill(self, batch: list[_Row], ids: torch.Tensor, attention: torch.Tensor) -> Any:
         """The cache of all prompts without their last ids, each prompt computed once; None where none repeats."""
-        first: dict[tuple[int, ...], int] = {}
+        first: dict[Any, int] = {}
         for index, row in enumerate(batch):
-            first.setdefault(row.request.prompt, index)
-        if len(first) == len(batch) or min(map(len, first)) < 2:
+            first.setdefault(_shown(row), index)
+        if len(first) == len(batch) or min(len(row.request.prompt) for row in batch) < 2:
             return None
         distinct = torch.tensor(list(first.values()), device=ids.device)
         # One step of `generate`, whose token is thrown away, so that positions and masks are whatever the model needs.
         made = self.model.generate(
-            input_ids=ids[distinct, :-1], attention_mask=attention[distinct, :-1], generation_config=_settings(1)
+            input_ids=ids[distinct, :-1],
+            attention_mask=attention[distinct, :-1],
+            generation_config=_settings(1),
+            **self._sight([batch[index] for index in first.values()], ids[distinct, :-1]),
         )
-        place = {prompt: index for index, prompt in enumerate(first)}
+        place = {shown: index for index, shown in enumerate(first)}
+        rows = torch.tensor([place[_shown(row)] for row in batch], device=ids.device)
         cache = made.past_key_values
-        cache.batch_select_indices(torch.tensor([place[row.request.prompt] for row in batch], device=ids.device))
+        cache.batch_select_indices(rows)
+        select_rows(self._unwrapped, rows)
         return cache
+
+    @property
+    def _unwrapped(self) -> Any:
+        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+
+    def _sight(self, rows: Sequence[_Row], ids: torch.Tensor) -> dict[str, Any]:
+        """What the model is given beside the ids, so that it sees each row's pictures."""
+        if self.vision is None:
+            return {}
+        return self.vision.inputs(self._unwrapped, [row.request.images for row in rows], ids)
+
+    def _without_strays(self, rows: Sequence[_Row], ids: torch.Tensor) -> torch.Tensor:
+        """The ids as the model is given them: a placeholder that it sampled itself stands for no picture."""
+        if self.vision is None or not bool((ids == self.vision.placeholder).any()):
+            return ids
+        kept = torch.zeros_like(ids, dtype=torch.bool)
+        for index, row in enumerate(rows):
+            start = ids.shape[1] - len(row.request.prompt)
+            for place in self.vision.places(row.request.prompt, row.request.images):
+                kept[index, start + place] = True
+        return ids.masked_fill((ids == self.vision.placeholder) & ~kept, self.vision.neutral)
 
     def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         if self.autocast is None:
@@ -234,14 +270,17 @@ def _fail(future: asyncio.Future[Generated], error: Exception) -> None:
 @contextlib.contextmanager
 def _evaluating(model: Any) -> Generator[None]:
     """Dropout off and the cache on while sampling, whatever the trainer has set."""
-    training, cache = model.training, model.config.use_cache
+    configs = {id(c): c for c in (model.config, model.config.get_text_config()) if hasattr(c, "use_cache")}.values()
+    training, caches = model.training, [config.use_cache for config in configs]
     model.eval()
-    model.config.use_cache = True
+    for config in configs:
+        config.use_cache = True
     try:
         yield
     finally:
         model.train(training)
-        model.config.use_cache = cache
+        for config, cache in zip(configs, caches, strict=True):
+            config.use_cache = cache
 
 
 class _Sampling(LogitsProcessor):
@@ -339,6 +378,11 @@ def _padded(batch: list[_Row], device: torch.device) -> tuple[torch.Tensor, torc
         ids[index, longest - len(row.request.prompt) :] = torch.tensor(row.request.prompt)
         attention[index, longest - len(row.request.prompt) :] = 1
     return ids.to(device), attention.to(device)
+
+
+def _shown(row: _Row) -> object:
+    """What a row puts before the model: the same ids may stand for other pictures."""
+    return row.request.prompt, tuple((image.sha256, image.shown_size) for image in row.request.images)
 
 
 def _settings(max_new_tokens: int) -> GenerationConfig:

@@ -92,13 +92,22 @@ def load_model(spec: str, *, dtype: str = "float32", device: str | None = None) 
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
         require_family(tokenizer, spec)
         with no_progress_bars():
-            model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+            model = _kind_of(transformers, source, options).from_pretrained(source, dtype=dtype, **options)
         require_match(model, tokenizer, spec)
     except ConfigError:
         raise
     except Exception as error:  # a damaged file fails in a way of its own library's
         raise _cannot_load(spec, source, error) from error
     return (model if device is None else model.to(device)), tokenizer
+
+
+def _kind_of(transformers: Any, source: str, options: dict[str, Any]) -> Any:
+    """The class that loads a model's weights: all of them, eyes included, where it is of a family that sees."""
+    from agent.vision_families import EYES
+
+    if transformers.AutoConfig.from_pretrained(source, **options).model_type in EYES:
+        return transformers.AutoModelForImageTextToText
+    return transformers.AutoModelForCausalLM
 
 
 def require_family(tokenizer: Any, spec: str) -> None:

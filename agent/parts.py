@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
+from envs.message import Message
 from envs.trajectory import Source
+from tools.content import Image, Text
 from tools.record import record
 
-Kind: TypeAlias = Literal["control", "markup", "quoted", "seam"]
+Kind: TypeAlias = Literal["control", "markup", "quoted", "image", "seam"]
 
 
 @record
@@ -17,9 +19,10 @@ class Part:
 
     kind: Kind
     """`control`: exactly that special token. `markup`: our own words or the model's, in which `<tool_call>` may be the
-    token a tokenizer has for it. `quoted`: a tool's words, in which no tag is ever a token of its own. `seam`: nothing,
-    but what is before and behind is encoded apart."""
+    token a tokenizer has for it. `quoted`: a tool's words, in which no tag is ever a token of its own. `image`: a
+    picture, as the model's vision writes it. `seam`: nothing, but what is before and behind is encoded apart."""
     text: str
+    image: Image | None = None
 
 
 Parts: TypeAlias = tuple[Part, ...]
@@ -41,8 +44,32 @@ def quoted(text: str) -> Part:
     return Part(kind="quoted", text=text)
 
 
+def pictured(image: Image) -> Part:
+    """A picture at its place."""
+    return Part(kind="image", text="", image=image)
+
+
+def spoken(message: Message, *, quote: bool) -> Parts:
+    """What a message holds, in order; `quote` for words that nobody vouches for."""
+    word = quoted if quote else markup
+    out: list[Part] = []
+    for part in message.content:
+        if not isinstance(part, Text):
+            out.append(pictured(part))
+        elif out and out[-1].image is None:
+            out[-1] = word(out[-1].text + part.text)
+        else:
+            out.append(word(part.text))
+    return tuple(out)
+
+
+def pictures_of(message: Message) -> Parts:
+    """Its pictures alone, for a format whose results are not plain text."""
+    return tuple(pictured(part) for part in message.content if not isinstance(part, Text))
+
+
 def text_of(parts: Iterable[Part]) -> str:
-    """The parts as one text, control tokens by their names.
+    """The parts as one text, control tokens by their names; a picture is no text.
 
     >>> text_of((control("<|im_start|>"), markup("user"), quoted("hi")))
     '<|im_start|>userhi'

@@ -11,10 +11,11 @@ from agent.dialects.native import Native
 from agent.encoder import Encoder, Tokenizer
 from agent.families import Family
 from agent.families.proof import proven_family
-from agent.parts import SEAM, Part, Parts, Turn, Written, control, markup, text_of
+from agent.parts import SEAM, Part, Parts, Turn, Written, control, markup, spoken, text_of
+from agent.vision import Vision
 from envs.message import Message
 from envs.trajectory import PlacedImage, Source, Span, TokenSequence, Trajectory
-from tools.content import Text
+from tools.content import Image
 from tools.errors import ConfigError
 from tools.record import record
 from tools.tool import Tool, ToolCall
@@ -53,6 +54,7 @@ class Renderer:
         thinking: Thinking = "keep",
         prefix: str = "",
         forks: bool = False,
+        vision: Vision | None = None,
     ) -> None:
         """Make a renderer and check it.
 
@@ -63,10 +65,12 @@ class Renderer:
             thinking: What becomes of earlier thinking once a user speaks again.
             prefix: What opens every action, forced on the model: its ids carry the source `forced` and no loss.
             forks: Take a template that rewrites earlier turns too: every turn is then rendered anew, a recorded fork.
+            vision: How the model writes pictures; without one, a message that holds a picture is refused.
 
         Raises `ConfigError` when the family cannot be told, or turns cannot be proven to append exactly.
         """
         self.tokenizer: Tokenizer = tokenizer
+        self.vision = vision
         self.family, self.appends = proven_family(tokenizer, family, forks)
         self.native = isinstance(dialect, Native)
         self.dialect: Dialect | TokenDialect = self._own_dialect() if self.native else dialect
@@ -78,7 +82,8 @@ class Renderer:
         self._strips = thinking == "strip" or (thinking == "template" and self.family.history == "strip")
         tags = () if isinstance(self.dialect, TokenDialect) else self.dialect.tags
         more = self.dialect.controls if isinstance(self.dialect, TokenDialect) else ()
-        self.encoder = Encoder(tokenizer, dict.fromkeys((*self.family.controls, *more)), tags)
+        seen = vision.controls if vision is not None else ()
+        self.encoder = Encoder(tokenizer, dict.fromkeys((*self.family.controls, *more, *seen)), tags)
         self.stop_ids = frozenset(self.encoder.control(token) for token in self.family.ends)
         self.stop_strings = () if isinstance(self.dialect, TokenDialect) else self.dialect.stop
         self.prefix = prefix
@@ -145,11 +150,11 @@ class Renderer:
             if before is None or drop or not self.appends:
                 drafts.append(_Draft())
                 delta = self.start(said, trajectory.tools)
-                drafts[-1].add(delta.ids, delta.spans)
+                drafts[-1].add(delta.ids, delta.spans, delta.images)
             else:
                 written, opened = self._following(step.observation, before.tool_calls, self._closes(before))
                 delta = self._delta(written, opened)
-                drafts[-1].add(delta.ids, delta.spans)
+                drafts[-1].add(delta.ids, delta.spans, delta.images)
             self._act(drafts[-1], step.action, opened=not delta.continues_turn)
             said.append(step.action)
             before = step.action
@@ -166,10 +171,7 @@ class Renderer:
 
     def _history(self, messages: Sequence[Message]) -> tuple[list[Turn], bool]:
         """Messages as turns, and whether the assistant's next one has to be opened."""
-        last_user = max(
-            (i for i, message in enumerate(messages) if message.role == "user"),
-            default=-1,
-        )
+        last_user = max((i for i, message in enumerate(messages) if message.role == "user"), default=-1)
         turns: list[Turn] = []
         pending: list[Message] = []
         before: Message | None = None
@@ -217,8 +219,8 @@ class Renderer:
         calls = before.tool_calls if before else ()
         inside: Parts = ()
         turns: list[Turn] = []
-        for result in results:
-            _text(result)  # no picture
+        if self.vision is None and any(isinstance(part, Image) for message in new for part in message.content):
+            raise ConfigError("this model reads text only, and a message holds an image")
         if results and self._by_turns is not None:
             turns += self._by_turns.turns(calls, results)
         elif results:
@@ -227,14 +229,9 @@ class Renderer:
             if injection.continues_turn and is_open:
                 inside = injection.parts
             else:
-                turns.append(
-                    Turn(
-                        role=injection.role,
-                        parts=_trimmed(injection.parts),
-                        source="tool",
-                    )
-                )
-        turns += [Turn(role=message.role, parts=(markup(_text(message)),)) for message in new if message.role != "tool"]
+                turns.append(Turn(role=injection.role, parts=_trimmed(injection.parts), source="tool"))
+        others = [message for message in new if message.role != "tool"]
+        turns += [Turn(role=message.role, parts=spoken(message, quote=False)) for message in others]
         return inside, turns
 
     def _body(self, action: Message) -> Parts:
@@ -276,12 +273,34 @@ class Renderer:
     def _delta(self, written: Written, opened: bool, only: Source | None = None) -> Delta:
         draft = _Draft()
         for source, parts in written:
-            ids = self.encoder.ids(parts)
-            draft.add(ids, (Span(start=0, end=len(ids), source=only or source),))
+            ids, images = self._placed(parts)
+            draft.add(ids, (Span(start=0, end=len(ids), source=only or source),), images)
         if opened and self._prefix:
             ids = self.encoder.ids(self._prefix)
             draft.add(ids, (Span(start=0, end=len(ids), source="forced"),))
-        return Delta(ids=tuple(draft.ids), spans=tuple(draft.spans), continues_turn=not opened)
+        return Delta(
+            ids=tuple(draft.ids), spans=tuple(draft.spans), images=tuple(draft.images), continues_turn=not opened
+        )
+
+    def _placed(self, parts: Parts) -> tuple[tuple[int, ...], tuple[PlacedImage, ...]]:
+        """Ids, pictures written out among them, and where each picture's placeholders begin.
+
+        No text becomes a placeholder, so those among the ids are the pictures', in order.
+        """
+        shown = [part.image for part in parts if part.image is not None]
+        if not shown or self.vision is None:
+            return self.encoder.ids(parts), ()
+        written: list[Part] = []
+        for part in parts:
+            written += [part] if part.image is None else self.vision.parts((part.image.width, part.image.height))
+        ids = self.encoder.ids(written)
+        places = [at for at, number in enumerate(ids) if number == self.vision.placeholder]
+        images: list[PlacedImage] = []
+        for image in shown:
+            size = (image.width, image.height)
+            images.append(PlacedImage(sha256=image.sha256, shown_size=size, position=places[0]))
+            places = places[self.vision.count(size) :]
+        return ids, tuple(images)
 
     def _parts_of(self, prefix: str) -> Parts:
         """The prefix, in which the family's control tokens are meant as such."""
@@ -304,8 +323,7 @@ class Renderer:
         if self.family.native_only and not self.native:
             name = self.dialect.name
             raise ConfigError(
-                f"{self.family.name} writes calls its own way, not as {name}",
-                hint="use --dialect native",
+                f"{self.family.name} writes calls its own way, not as {name}", hint="use --dialect native"
             )
 
 
@@ -317,12 +335,6 @@ def _thought(so_far: Trajectory) -> bool:
         if step.tokens is not None and not step.tokens.extends:
             break
     return False
-
-
-def _text(message: Message) -> str:
-    if len(message.content) != sum(isinstance(part, Text) for part in message.content):
-        raise ConfigError("this model reads text only, and a message holds an image")
-    return message.text
 
 
 def _trimmed(parts: Parts) -> Parts:
@@ -342,11 +354,13 @@ class _Draft:
     def __init__(self) -> None:
         self.ids: list[int] = []
         self.spans: list[Span] = []
+        self.images: list[PlacedImage] = []
 
-    def add(self, ids: Sequence[int], spans: Sequence[Span]) -> None:
+    def add(self, ids: Sequence[int], spans: Sequence[Span], images: Sequence[PlacedImage] = ()) -> None:
         """Append ids; their spans join the last one where the source is the same."""
         at = len(self.ids)
         self.ids += ids
+        self.images += [replace(image, position=at + image.position) for image in images]
         for span in spans:
             if span.end == span.start:
                 continue
@@ -362,4 +376,5 @@ class _Draft:
             loss_mask=tuple(int(source == "model") for source in sources),
             sources=sources,
             logprobs=(0.0,) * len(self.ids),
+            images=tuple(self.images),
         )

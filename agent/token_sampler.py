@@ -56,6 +56,7 @@ class TokenSampler:
         if delta is None:
             delta = self.renderer.start(so_far.messages, so_far.tools)
         prompt = (*context_ids(so_far), *delta.ids) if extends else delta.ids
+        shown = context_images(so_far) if extends else ()
         prefix = self.prefix(so_far) if self.prefix is not None else None
         begun = self._ids(prefix)
         wanted = max(1, params.max_tokens - len(begun))
@@ -71,9 +72,7 @@ class TokenSampler:
             seed=secrets.randbits(63) if params.seed is None else params.seed,
             stop_ids=self.renderer.stop_ids,
             stop_strings=self.renderer.stop_strings,
-            images=_after(context_images(so_far), delta.images, len(prompt) - len(delta.ids))
-            if extends
-            else delta.images,
+            images=_after(shown, delta.images, len(prompt) - len(delta.ids)),
         )
         on_ids = _streamer(self.renderer, on_text) if on_text else None
         if on_ids is not None and begun:

@@ -85,15 +85,21 @@ class BlobStore:
 
     def get(self, image: Image) -> bytes:
         """The encoded bytes. Raises `ConfigError` when this store does not hold them."""
-        if self.root is None:
-            data = self._memory.get(image.sha256)
-        else:
-            path = self._path(image)
-            data = path.read_bytes() if path.exists() else None
+        data = self.find(image.sha256)
         if data is None:
             where = self.root or "memory"
             raise ConfigError(f"image {image.sha256[:12]} is not in the blob store ({where})")
         return data
+
+    def find(self, sha256: str) -> bytes | None:
+        """The encoded bytes of a hash; None where this store does not hold them."""
+        if self.root is None:
+            return self._memory.get(sha256)
+        for suffix in _SUFFIX.values():
+            path = self.root / (sha256 + suffix)
+            if path.exists():
+                return path.read_bytes()
+        return None
 
     def __contains__(self, image: Image) -> bool:
         return image.sha256 in self._memory if self.root is None else self._path(image).exists()

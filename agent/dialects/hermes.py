@@ -8,7 +8,7 @@ from typing import Any, cast, final
 
 from agent.dialect import Injection
 from agent.dialects.reasoning import THOUGHT, split_reasoning, with_reasoning
-from agent.parts import Part, markup, quoted
+from agent.parts import Part, markup, spoken
 from envs.message import Message, assistant
 from tools.tool import Tool, ToolCall
 
@@ -45,14 +45,7 @@ class Hermes:
     """
 
     stop: tuple[str, ...] = ()
-    tags: tuple[str, ...] = (
-        OPEN,
-        CLOSE,
-        "<tool_response>",
-        "</tool_response>",
-        "<think>",
-        "</think>",
-    )
+    tags: tuple[str, ...] = (OPEN, CLOSE, "<tool_response>", "</tool_response>", "<think>", "</think>")
     thought = THOUGHT
 
     def __init__(self, name: str = "hermes", correction: str = "{problem}") -> None:
@@ -85,11 +78,7 @@ class Hermes:
         parts: list[Part] = []
         for index, result in enumerate(results):
             opening = "\n<tool_response>\n" if index else "<tool_response>\n"
-            parts += [
-                markup(opening),
-                quoted(result.text),
-                markup("\n</tool_response>"),
-            ]
+            parts += [markup(opening), *spoken(result, quote=True), markup("\n</tool_response>")]
         return Injection(parts=tuple(parts), continues_turn=False)
 
     def _read_call(self, text: str, start: int, call_id: str) -> tuple[ToolCall, int]:
@@ -116,11 +105,7 @@ class Hermes:
 
 def signature(tool: Tool) -> dict[str, Any]:
     """A tool as the function signature that chat templates and OpenAI-compatible servers take."""
-    function = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": dict(tool.parameters),
-    }
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
     return {"type": "function", "function": function}
 
 
@@ -134,11 +119,7 @@ def call_json(call: ToolCall, arguments: str = "arguments") -> str:
 
 
 def checked_call(
-    value: Any,
-    raw: str,
-    call_id: str,
-    correction: str = "{problem}",
-    arguments: str = "arguments",
+    value: Any, raw: str, call_id: str, correction: str = "{problem}", arguments: str = "arguments"
 ) -> ToolCall:
     """A call from what its JSON said, malformed where that is not a name and an object of arguments."""
     fields = cast(dict[str, Any], value) if isinstance(value, dict) else {}

@@ -22,7 +22,7 @@ from typing import final
 from agent.dialect import Injection
 from agent.dialects.hermes import call_json, checked_call, signature
 from agent.dialects.reasoning import THOUGHT, split_reasoning, with_reasoning
-from agent.parts import Part, markup, quoted
+from agent.parts import Part, markup, spoken
 from envs.message import Message, assistant
 from tools.errors import ConfigError
 from tools.record import record
@@ -105,8 +105,7 @@ class InlineTags:
             raise ConfigError(f"the {self.name} dialect carries one call an action, and this one has {len(more) + 1}")
         written = self._write_call(call)
         return with_reasoning(
-            action.reasoning,
-            f"{action.text}\n{written}" if action.text and written else action.text or written,
+            action.reasoning, f"{action.text}\n{written}" if action.text and written else action.text or written
         )
 
     def parse(self, text: str, tools: Sequence[Tool]) -> Message:
@@ -135,7 +134,7 @@ class InlineTags:
                 parts.append(markup(f"\n{self.correction}\n"))
                 continue
             before, after = self._rule_of(call).around
-            parts += [markup(before), quoted(answer.text), markup(after)]
+            parts += [markup(before), *spoken(answer, quote=True), markup(after)]
         return Injection(parts=tuple(parts), continues_turn=self.in_turn)
 
     def _read(self, tag: str, body: str, raw: str) -> ToolCall:
@@ -148,12 +147,7 @@ class InlineTags:
             problem = self.correction or f"<{tag}> takes {rule.literal} and nothing else."
             return ToolCall(id="call_0", name=rule.tool or "", raw=raw, error=problem)
         if rule.tool is not None:
-            return ToolCall(
-                id="call_0",
-                name=rule.tool,
-                raw=raw,
-                arguments={rule.argument: _unfenced(rule, body)},
-            )
+            return ToolCall(id="call_0", name=rule.tool, raw=raw, arguments={rule.argument: _unfenced(rule, body)})
         try:
             value = json.loads(body)
         except (json.JSONDecodeError, RecursionError) as error:

@@ -15,9 +15,10 @@ def chatml(name: str = "chatml", default_system: str | None = None, history: His
     Its own calls are Hermes JSON, as Qwen2.5 and Qwen3 publish them.
     """
 
-    def lead(system: str | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
-        said = joined(default_system if system is None else system, instructions)
-        return () if said is None else (*_header("system"), markup(said), *_footer("system")), ()
+    def lead(system: Parts | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
+        default = None if default_system is None else (markup(default_system),)
+        said = joined(default if system is None else system, instructions)
+        return () if said is None else (*_header("system"), *said, *_footer("system")), ()
 
     return Framed(
         Frame(

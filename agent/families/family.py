@@ -41,9 +41,9 @@ class Family(Protocol):
         ...
 
 
-Lead: TypeAlias = Callable[[str | None, str, bool], tuple[Parts, Parts]]
-"""From the system text (None for none), the tools' description and whether the dialect is the family's own: what stands
-first, and what is put at the head of the first user turn."""
+Lead: TypeAlias = Callable[[Parts | None, str, bool], tuple[Parts, Parts]]
+"""From what the system says (None for nothing), the tools' description and whether the dialect is the family's own:
+what stands first, and what is put at the head of the first user turn."""
 
 
 @record
@@ -85,8 +85,7 @@ class Framed:
 
     def begin(self, turns: Sequence[Turn], instructions: str, native: bool) -> Written:
         has_system = bool(turns) and turns[0].role == "system"
-        said = self._said(turns[0]) if has_system else None
-        system = None if said is None else "".join(part.text for part in said)
+        system = self._said(turns[0]) if has_system else None
         lead, prefix = self.frame.lead(system, instructions, native)
         out: Written = [("env", lead)]
         return out + self._turns(turns[1:] if has_system else turns, prefix)
@@ -118,14 +117,19 @@ class Framed:
     def _said(self, turn: Turn) -> Parts:
         if not self.frame.trims or turn.role not in ("system", "user") or turn.source == "tool":
             return turn.parts
-        text = "".join(part.text for part in turn.parts)
-        return (markup(text.strip()),) if all(part.kind == "markup" for part in turn.parts) else turn.parts
+        return tuple(markup(part.text.strip()) if part.kind == "markup" else part for part in turn.parts)
 
 
-def joined(system: str | None, instructions: str) -> str | None:
-    """System text and tool description as one text, or None without either."""
-    said = [text for text in (system, instructions) if text]
-    return "\n\n".join(said) if said else system
+def joined(system: Parts | None, instructions: str) -> Parts | None:
+    """What the system says and the tool description, a line between, or None without either."""
+    says = any(part.text or part.image for part in system or ())
+    if not instructions:
+        return system
+    if not says or system is None:
+        return (markup(instructions),)
+    if system[-1].kind == "markup":  # one text, so that a template which trims it trims its ends alone
+        return (*system[:-1], markup(f"{system[-1].text}\n\n{instructions}"))
+    return (*system, markup(f"\n\n{instructions}"))
 
 
 def no_place(family: str, role: str) -> ConfigError:

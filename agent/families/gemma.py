@@ -11,9 +11,9 @@ START, END = "<start_of_turn>", "<end_of_turn>"
 def gemma(bos: str = "<bos>") -> Framed:
     """The family. What the system says opens the first user turn; its template has no place for tools."""
 
-    def lead(system: str | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
+    def lead(system: Parts | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
         said = joined(system, instructions)
-        return (control(bos),), () if said is None else (markup(f"{said}\n\n"),)
+        return (control(bos),), () if said is None else (*said, markup("\n\n"))
 
     return Framed(
         Frame(

@@ -11,7 +11,7 @@ from typing import Any, final
 from agent.dialect import Thought
 from agent.families.family import Frame, Framed
 from agent.families.typescript import namespace
-from agent.parts import Part, Parts, Turn, control, markup, quoted, text_of
+from agent.parts import Part, Parts, Turn, control, markup, pictures_of, quoted, text_of
 from envs.message import Message, assistant
 from tools.errors import ConfigError
 from tools.tool import Tool, ToolCall
@@ -22,8 +22,7 @@ _THOUGHT = Thought(
     opening=f"{CHANNEL}analysis{MESSAGE}",
     closing=f"{END}{START}assistant",
     unclosed=re.compile(
-        r"(?:.*<\|end\|><\|start\|>assistant)?<\|channel\|>analysis<\|message\|>(?!.*<\|end\|>)",
-        re.DOTALL,
+        r"(?:.*<\|end\|><\|start\|>assistant)?<\|channel\|>analysis<\|message\|>(?!.*<\|end\|>)", re.DOTALL
     ),
 )
 _RECIPIENT = re.compile(r"to=functions\.([^\s<]+)")
@@ -38,19 +37,16 @@ def harmony(today: str | None = None, effort: str = "medium") -> Framed:
     """
     day = today or date.today().isoformat()
 
-    def lead(system: str | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
+    def lead(system: Parts | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
         calls = "\nCalls to these tools must go to the commentary channel: 'functions'." if instructions else ""
         about = (
             f"You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\n"
             f"Current date: {day}\n\nReasoning: {effort}\n\n"
             f"# Valid channels: analysis, commentary, final. Channel must be included for every message.{calls}"
         )
-        said = f"# Instructions\n\n{system}\n\n" if system else ""
-        developer = (
-            *_message("developer"),
-            markup(f"{said}{instructions}"),
-            control(END),
-        )
+        says = any(part.text or part.image for part in system or ())
+        said = (markup("# Instructions\n\n"), *(system or ()), markup("\n\n")) if says else ()
+        developer = (*_message("developer"), *said, markup(instructions), control(END))
         first = (*_message("system"), markup(about), control(END))
         return (*first, *(developer if said or instructions else ())), ()
 
@@ -74,13 +70,7 @@ def _header(role: str) -> Parts:
         return control(START), markup("assistant")
     if role.startswith("functions."):
         to = f"{role} to=assistant"
-        return (
-            control(START),
-            markup(to),
-            control(CHANNEL),
-            markup("commentary"),
-            control(MESSAGE),
-        )
+        return control(START), markup(to), control(CHANNEL), markup("commentary"), control(MESSAGE)
     return _message("developer" if role == "system" else role)
 
 
@@ -108,13 +98,7 @@ class HarmonyCalls:
             parts += _sent("analysis", action.reasoning)
         if not action.tool_calls:
             parts += _next(parts)
-            return (
-                *parts,
-                control(CHANNEL),
-                markup("final"),
-                control(MESSAGE),
-                markup(action.text),
-            )
+            return (*parts, control(CHANNEL), markup("final"), control(MESSAGE), markup(action.text))
         call, *more = action.tool_calls
         if more:
             raise ConfigError(f"gpt-oss makes one call an action, and this one has {len(more) + 1}")
@@ -125,14 +109,7 @@ class HarmonyCalls:
             return (*parts, *_again(call.raw))
         arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
         to = markup(f" to=functions.{call.name}")
-        return (
-            *parts,
-            to,
-            control(CHANNEL),
-            markup("commentary json"),
-            control(MESSAGE),
-            markup(arguments),
-        )
+        return (*parts, to, control(CHANNEL), markup("commentary json"), control(MESSAGE), markup(arguments))
 
     def ends(self, action: Message) -> str | None:
         return CALL if action.tool_calls else RETURN
@@ -163,18 +140,12 @@ class HarmonyCalls:
         for index, result in enumerate(results):
             name = calls[index].name if index < len(calls) else ""
             shown = json.dumps(result.text, ensure_ascii=False)
-            turns.append(Turn(role=f"functions.{name}", parts=(quoted(shown),), source="tool"))
+            turns.append(Turn(role=f"functions.{name}", parts=(quoted(shown), *pictures_of(result)), source="tool"))
         return tuple(turns)
 
 
 def _sent(channel: str, text: str) -> Parts:
-    return (
-        control(CHANNEL),
-        markup(channel),
-        control(MESSAGE),
-        markup(text),
-        control(END),
-    )
+    return control(CHANNEL), markup(channel), control(MESSAGE), markup(text), control(END)
 
 
 def _next(before: Sequence[Part]) -> Parts:
@@ -216,12 +187,7 @@ def _read_call(name: str, body: str, raw: str, call_id: str) -> ToolCall:
     try:
         value: Any = json.loads(body)
     except (json.JSONDecodeError, RecursionError) as error:
-        return ToolCall(
-            id=call_id,
-            name=name,
-            raw=raw,
-            error=f"The call is not valid JSON ({error}).",
-        )
+        return ToolCall(id=call_id, name=name, raw=raw, error=f"The call is not valid JSON ({error}).")
     if not isinstance(value, dict):
         return ToolCall(id=call_id, name=name, raw=raw, error="The arguments must be a JSON object.")
     return ToolCall(id=call_id, name=name, raw=raw, arguments=value)  # pyright: ignore[reportUnknownArgumentType]

@@ -10,7 +10,7 @@ from typing import final
 from agent.dialects.hermes import call_json, checked_call, signature
 from agent.dialects.reasoning import THOUGHT, split_reasoning, with_reasoning
 from agent.families.family import Frame, Framed, joined
-from agent.parts import Part, Parts, Turn, control, markup, quoted, text_of
+from agent.parts import Part, Parts, Turn, control, markup, pictures_of, quoted, text_of
 from envs.message import Message, assistant
 from tools.tool import Tool, ToolCall
 
@@ -32,13 +32,13 @@ def llama(preamble: bool = True, date: str = "26 Jul 2024", bos: str = BOS) -> F
     """The family. 3.1 and later open with a dated system turn; `date` is what it says, by default the one of the
     published template, so that a run is the same on any day."""
 
-    def lead(system: str | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
+    def lead(system: Parts | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
         tools = native and bool(instructions)
         said = system if tools else joined(system, instructions)
         if preamble:
             first = "Environment: ipython\n" if tools else ""
-            said = f"{first}{PREAMBLE.format(date=date)}{said or ''}"
-        turn = () if said is None else (*_header("system"), markup(said), control(END))
+            said = (markup(f"{first}{PREAMBLE.format(date=date)}"), *(said or ()))
+        turn = () if said is None else (*_header("system"), *said, control(END))
         return (control(bos), *turn), (markup(instructions),) if tools else ()
 
     return Framed(
@@ -76,14 +76,7 @@ class LlamaCalls:
 
     def written(self, action: Message) -> Parts:
         calls = [call.raw if call.arguments is None else call_json(call, "parameters") for call in action.tool_calls]
-        return (
-            markup(
-                with_reasoning(
-                    action.reasoning,
-                    "\n".join([action.text, *calls] if action.text else calls),
-                )
-            ),
-        )
+        return (markup(with_reasoning(action.reasoning, "\n".join([action.text, *calls] if action.text else calls))),)
 
     def ends(self, action: Message) -> str | None:
         return None
@@ -105,7 +98,10 @@ class LlamaCalls:
         return assistant(rest[: starts[0]].removesuffix("\n"), reasoning=reasoning, tool_calls=calls)
 
     def turns(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> tuple[Turn, ...]:
-        return tuple(Turn(role="ipython", parts=_json_text(result.text), source="tool") for result in results)
+        return tuple(
+            Turn(role="ipython", parts=(*_json_text(result.text), *pictures_of(result)), source="tool")
+            for result in results
+        )
 
 
 _CALL = re.compile(r'^\{\s*"name"\s*:', re.MULTILINE)
@@ -115,12 +111,9 @@ def _read_call(text: str, start: int, call_id: str) -> tuple[ToolCall, int]:
     try:
         value, end = json.JSONDecoder().raw_decode(text, start)
     except (json.JSONDecodeError, RecursionError) as error:
-        return ToolCall(
-            id=call_id,
-            name="",
-            raw=text[start:],
-            error=f"The call is not valid JSON ({error}).",
-        ), len(text)
+        return ToolCall(id=call_id, name="", raw=text[start:], error=f"The call is not valid JSON ({error})."), len(
+            text
+        )
     return checked_call(value, text[start:end], call_id, arguments="parameters"), end
 
 

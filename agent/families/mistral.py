@@ -11,7 +11,7 @@ from typing import Any, final
 from agent.dialects.hermes import signature
 from agent.dialects.reasoning import THOUGHT, split_reasoning, with_reasoning
 from agent.families.family import Frame, Framed, joined, no_place
-from agent.parts import Part, Parts, Turn, control, markup, quoted, text_of
+from agent.parts import Part, Parts, Turn, control, markup, spoken, text_of
 from envs.message import Message, assistant
 from tools.tool import Tool, ToolCall
 
@@ -29,10 +29,11 @@ def mistral(version: int = 13, default_system: str | None = None, bos: str = BOS
     the first one, as 13 has them.
     """
 
-    def lead(system: str | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
-        own = default_system if system is None else system
+    def lead(system: Parts | None, instructions: str, native: bool) -> tuple[Parts, Parts]:
+        default = None if default_system is None else (markup(default_system),)
+        own = default if system is None else system
         said = own if native else joined(own, instructions)
-        turn = () if said is None else (control("[SYSTEM_PROMPT]"), markup(said), control("[/SYSTEM_PROMPT]"))
+        turn = () if said is None else (control("[SYSTEM_PROMPT]"), *said, control("[/SYSTEM_PROMPT]"))
         tools = (control(TOOLS), markup(instructions), control(TOOLS_END)) if native and instructions else ()
         return (control(bos), *turn, *tools), ()
 
@@ -49,10 +50,7 @@ def mistral(version: int = 13, default_system: str | None = None, bos: str = BOS
     )
 
 
-_FRAMES = {
-    "user": ("[INST]", "[/INST]"),
-    "system": ("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
-}
+_FRAMES = {"user": ("[INST]", "[/INST]"), "system": ("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]")}
 
 
 def _header(role: str) -> Parts:
@@ -73,15 +71,7 @@ class MistralCalls:
     def __init__(self, ids: bool = False) -> None:
         self.ids = ids
         more = (CALL_ID, CONTENT) if ids else ()
-        self.controls: tuple[str, ...] = (
-            CALLS,
-            ARGS,
-            RESULTS,
-            RESULTS_END,
-            TOOLS,
-            TOOLS_END,
-            *more,
-        )
+        self.controls: tuple[str, ...] = (CALLS, ARGS, RESULTS, RESULTS_END, TOOLS, TOOLS_END, *more)
 
     def instructions(self, tools: Sequence[Tool]) -> str:
         return json.dumps([signature(tool) for tool in tools], ensure_ascii=False) if tools else ""
@@ -97,10 +87,7 @@ class MistralCalls:
             parts.append(markup(call.name))
             if self.ids:
                 parts += [control(CALL_ID), markup(_id_of(call))]
-            parts += [
-                control(ARGS),
-                markup(json.dumps(dict(call.arguments), ensure_ascii=False)),
-            ]
+            parts += [control(ARGS), markup(json.dumps(dict(call.arguments), ensure_ascii=False))]
         return tuple(parts)
 
     def ends(self, action: Message) -> str | None:
@@ -125,7 +112,7 @@ class MistralCalls:
         for index, result in enumerate(results):
             call = calls[index] if index < len(calls) else None
             head = (markup(_id_of(call)), control(CONTENT)) if self.ids and call else ()
-            parts = (control(RESULTS), *head, quoted(result.text), control(RESULTS_END))
+            parts = (control(RESULTS), *head, *spoken(result, quote=True), control(RESULTS_END))
             turns.append(Turn(role="tool", parts=parts, source="tool"))
         return tuple(turns)
 
@@ -134,28 +121,13 @@ class MistralCalls:
         marks = [index for index, part in enumerate(parts) if part == control(ARGS)]
         name = parts[0].text.strip() if parts and parts[0].kind == "markup" else ""
         if not marks or not name:
-            return ToolCall(
-                id=call_id,
-                name=name,
-                raw=raw,
-                error=f"The call must be a name, {ARGS} and a JSON object.",
-            )
+            return ToolCall(id=call_id, name=name, raw=raw, error=f"The call must be a name, {ARGS} and a JSON object.")
         try:
             value: Any = json.loads(text_of(parts[marks[0] + 1 :]))
         except (json.JSONDecodeError, RecursionError) as error:
-            return ToolCall(
-                id=call_id,
-                name=name,
-                raw=raw,
-                error=f"The call is not valid JSON ({error}).",
-            )
+            return ToolCall(id=call_id, name=name, raw=raw, error=f"The call is not valid JSON ({error}).")
         if not isinstance(value, dict):
-            return ToolCall(
-                id=call_id,
-                name=name,
-                raw=raw,
-                error="The arguments must be a JSON object.",
-            )
+            return ToolCall(id=call_id, name=name, raw=raw, error="The arguments must be a JSON object.")
         return ToolCall(id=call_id, name=name, raw=raw, arguments=value)  # pyright: ignore[reportUnknownArgumentType]
 
     def _malformed(self, raw: str) -> Parts:

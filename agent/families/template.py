@@ -52,10 +52,10 @@ class FromTemplate:
 
     def begin(self, turns: Sequence[Turn], instructions: str, native: bool) -> Written:
         first = turns[0] if turns and turns[0].role == "system" else None
-        said = joined("".join(part.text for part in first.parts) if first else None, instructions)
+        said = joined(first.parts if first else None, instructions)
         rest = list(turns[1:] if first else turns)
         if said is not None:
-            rest.insert(0, Turn(role="system", parts=(markup(said),)))
+            rest.insert(0, Turn(role="system", parts=said))
         if not rest:
             raise ConfigError("the chat template needs a message to begin with")
         generate = rest[-1].role != "assistant" or rest[-1].closed
@@ -78,9 +78,9 @@ class FromTemplate:
         return [*out, ("env", self._parts(texts[len(turns)]))]
 
     def _said(self, turn: Turn) -> Parts:
-        if not self._trims or turn.role == "assistant" or any(part.kind != "markup" for part in turn.parts):
+        if not self._trims or turn.role == "assistant" or turn.source == "tool":
             return turn.parts
-        return (markup("".join(part.text for part in turn.parts).strip()),)
+        return tuple(markup(part.text.strip()) if part.kind == "markup" else part for part in turn.parts)
 
     def _parts(self, text: str) -> tuple[Part, ...]:
         known = set(self.controls)

@@ -1,0 +1,155 @@
+"""A small model that sees, made from a seed: Idefics3's architecture at half a million parameters.
+
+It reads pictures of 64 x 64 pixels as 16 features each, speaks `agent.tiny`'s vocabulary and ChatML, and learns a
+task of two pictures in a minute. Fresh from its seed it knows nothing. `SIZES` are shapes that other uses need; the
+architecture is SmolVLM's, so that whatever is trained here runs where SmolVLM runs.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.model_cache import cached_folder, no_progress_bars, save_tokenizer, write_facts
+from agent.tiny import CONFIG as TEXT
+from agent.tiny import PHRASES, WORDS, tiny_tokenizer
+from tools.record import record
+
+AROUND, IMAGE, WHOLE = "<fake_token_around_image>", "<image>", "<global-img>"
+SPECIAL = (AROUND, IMAGE, WHOLE, "<end_of_utterance>")
+"""What Idefics3's processor needs in a tokenizer; it would add what is missing, past the model's last embedding."""
+TEMPLATE = Path(__file__).parent / "templates" / "chatml_hermes_vision.jinja"
+"""`agent.tiny`'s, with a picture wherever a message holds one."""
+VERSION = 1
+"""Raised whenever the code below would make another model of the same seed."""
+
+
+@record
+class Shape:
+    """What decides the size of the model, and how finely it sees."""
+
+    image_size: int = 64
+    """Pixels; every picture is scaled to a square of this edge."""
+    patch_size: int = 8
+    scale_factor: int = 2
+    """So many patches in each direction become one feature."""
+    vision_hidden: int = 64
+    vision_layers: int = 2
+    hidden: int = 128
+    """Of the language model; each of its attention heads has 32."""
+    layers: int = 2
+    context: int = 2048
+
+    @property
+    def features(self) -> int:
+        """Tokens that a picture takes, without the three around it.
+
+        >>> Shape().features
+        16
+        """
+        return (self.image_size // self.patch_size) ** 2 // self.scale_factor**2
+
+
+SIZES: Mapping[str, Shape] = {
+    "tiny": Shape(),
+    "small": Shape(image_size=96, vision_hidden=128, vision_layers=4, hidden=192, layers=4),
+}
+"""`tiny` for tests; `small`, of three million parameters, for tasks that take a look at a detail."""
+
+
+def tiny_vlm(folder: str | Path, seed: int = 0, shape: Shape | None = None) -> Path:
+    """Write an untrained model into `folder`: same seed, same bytes. Returns the folder.
+
+    transformers (`AutoModelForImageTextToText`, `AutoProcessor`), TRL and vLLM load it.
+    """
+    import torch
+    from transformers import GenerationConfig, Idefics3Config, Idefics3ForConditionalGeneration
+
+    shape = shape or Shape()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = tiny_vlm_tokenizer()
+    config = Idefics3Config(**_config(shape, tokenizer))
+    with torch.random.fork_rng(devices=[]), no_progress_bars():
+        torch.manual_seed(seed)
+        model: Any = Idefics3ForConditionalGeneration(config)
+        model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
+        model.save_pretrained(folder)
+    _save_processor(shape, tokenizer, folder)
+    origin = f"toolweave tiny model that sees, version {VERSION}, seed {seed}, untrained"
+    write_facts(folder, dialect="hermes", origin=origin)
+    return folder
+
+
+def tiny_vlm_folder(seed: int = 0, size: str = "tiny") -> Path:
+    """`tiny_vlm` in the cache: built on first use."""
+    shape = SIZES[size]
+    recipe = [VERSION, seed, PHRASES, WORDS, TEXT, repr(shape), TEMPLATE.read_text(encoding="utf-8")]
+    return cached_folder(f"tiny_vlm-{size}{seed}", recipe, lambda folder: tiny_vlm(folder, seed, shape) and None)
+
+
+def tiny_vlm_tokenizer() -> Any:
+    """`tiny_tokenizer` and the special tokens that stand around and for a picture."""
+    from tokenizers import AddedToken
+
+    tokenizer = tiny_tokenizer()
+    marks = [AddedToken(token, normalized=False, special=True) for token in SPECIAL]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    tokenizer.chat_template = TEMPLATE.read_text(encoding="utf-8")
+    return tokenizer
+
+
+def _config(shape: Shape, tokenizer: Any) -> dict[str, Any]:
+    heads = shape.hidden // 32
+    text = {
+        **TEXT,
+        "model_type": "llama",
+        "vocab_size": len(tokenizer),
+        "hidden_size": shape.hidden,
+        "intermediate_size": 3 * shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "max_position_embeddings": shape.context,
+    }
+    vision = {
+        "hidden_size": shape.vision_hidden,
+        "intermediate_size": 2 * shape.vision_hidden,
+        "num_hidden_layers": shape.vision_layers,
+        "num_attention_heads": shape.vision_hidden // 32,
+        "image_size": shape.image_size,
+        "patch_size": shape.patch_size,
+    }
+    return {
+        "text_config": text,
+        "vision_config": vision,
+        "scale_factor": shape.scale_factor,
+        "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE),
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+    }
+
+
+def _save_processor(shape: Shape, tokenizer: Any, folder: Path) -> None:
+    """The processor as transformers and vLLM load it, and the tokenizer as `agent.tiny` saves it."""
+    from transformers import Idefics3Processor
+    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+
+    edge = {"longest_edge": shape.image_size}
+    images = Idefics3ImageProcessorPil(size=edge, max_image_size=edge, do_image_splitting=False)
+    processor = Idefics3Processor(images, tokenizer, image_seq_len=shape.features)
+    processor.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    images.save_pretrained(folder)
+    path = folder / "preprocessor_config.json"
+    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    # The name without a backend: vLLM and a transformers with torchvision take theirs.
+    settings["image_processor_type"] = "Idefics3ImageProcessor"
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

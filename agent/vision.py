@@ -1,0 +1,260 @@
+"""What a model makes of pictures: the tokens one takes, and the features that stand behind those tokens."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, final
+
+from agent.parts import Parts, control
+from agent.vision_families import EYES, Eyes, Feature, Pixels
+from agent.vision_families.eyes import Size
+from envs.trajectory import PlacedImage
+from tools.content import BlobStore
+from tools.errors import ConfigError, in_one_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+    from torch import Tensor
+
+FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+"""What a model folder says about pictures beside its configuration."""
+
+Key: TypeAlias = tuple[str, Size]
+
+
+@final
+class Vision:
+    """The eyes of one model: its family, its image processor, and the store its pictures are read from.
+
+    How many tokens a picture takes is arithmetic on its size. Pixels are made once per picture; features once per
+    picture and weights: while the weights of the towers stand still, a picture that is seen again costs nothing.
+    """
+
+    def __init__(
+        self, eyes: Eyes, tokenizer: Any, blobs: BlobStore | None = None, *, source: str = "", memory: int = 512 << 20
+    ) -> None:
+        """Join a family's eyes with a tokenizer.
+
+        Args:
+            eyes: See `agent.vision_families`.
+            tokenizer: The model's.
+            blobs: Where pictures are; without one, prompts can be written and nothing can be seen.
+            source: The model folder or hub id that the image processor came from.
+            memory: Bytes of pixels, and of features, that are kept for the next time.
+        """
+        self.eyes = eyes
+        self.blobs = blobs
+        self.source = source
+        self.placeholder: int = tokenizer.convert_tokens_to_ids(eyes.placeholder)
+        self.neutral: int = tokenizer.pad_token_id or 0
+        """The id that a model is given in place of a placeholder which belongs to no picture."""
+        known = _special(tokenizer)
+        missing = [token for token in eyes.controls if token not in known]
+        if missing:
+            raise ConfigError(f"the tokenizer has no special token {missing[0]}, with which this model marks a picture")
+        self.tags = frozenset(tag for tag in eyes.tags if tag in known)
+        self.controls = (*eyes.controls, *sorted(self.tags))
+        self.parts: Callable[[Size], Parts] = lru_cache(maxsize=4096)(self._parts)
+        self._pixels = _Kept(memory)
+        self._features = _Kept(memory)
+        self._weights: tuple[object, ...] = ()
+
+    def _parts(self, size: Size) -> Parts:
+        """A picture of that size as a prompt holds it. Raises `ValueError` for a size the model cannot take."""
+        return tuple(control(part.text) if part.text in self.tags else part for part in self.eyes.parts(size))
+
+    def count(self, size: Size) -> int:
+        """How many features, and so placeholders, a picture of that size becomes."""
+        return sum(part.text == self.eyes.placeholder for part in self.parts(size) if part.kind == "control")
+
+    def places(self, ids: Sequence[int], images: Sequence[PlacedImage]) -> list[int]:
+        """Where the placeholders of `images` are among `ids`; any other placeholder stands for nothing."""
+        found: list[int] = []
+        for image in images:
+            here = (at for at in range(image.position, len(ids)) if ids[at] == self.placeholder)
+            found += islice(here, self.count(image.shown_size))
+        return found
+
+    def picture(self, image: PlacedImage) -> Picture:
+        """The picture as it was shown, in RGB. Raises `ValueError` where it cannot be read."""
+        import PIL.Image
+
+        data = None if self.blobs is None else self.blobs.find(image.sha256)
+        if data is None:
+            raise ValueError(f"the picture {image.sha256[:12]} is not in the blob store")
+        try:
+            picture = PIL.Image.open(io.BytesIO(data)).convert("RGB")
+        except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
+            raise ValueError(f"the picture {image.sha256[:12]} cannot be read: {in_one_line(error)}") from error
+        if picture.size != tuple(image.shown_size):
+            was = "x".join(map(str, image.shown_size))
+            raise ValueError(
+                f"the picture {image.sha256[:12]} is {picture.width}x{picture.height}, and was shown as {was}"
+            )
+        return picture
+
+    def problem(self, image: PlacedImage) -> str | None:
+        """Why a picture cannot be shown to the model, in words; None where it can."""
+        try:
+            self.pixels(image)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def pixels(self, image: PlacedImage) -> Pixels:
+        """What the image processor makes of a picture. Raises `ValueError` where it cannot be read."""
+        key = _key(image)
+        found: Pixels | None = self._pixels.get(key)
+        if found is None:
+            found = self.eyes.pixels(self.picture(image))
+            self._pixels.put(key, found, _bytes(found.values()))
+        return found
+
+    def features(self, model: Any, images: Sequence[PlacedImage]) -> list[Feature]:
+        """Of `images`, each computed once however often it is among them.
+
+        With gradients into the towers they are computed anew; else those of the same weights are used again.
+        """
+        import torch
+
+        distinct = {_key(image): image for image in images}
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters(model)):
+            fresh = self._computed(model, distinct)
+            return [fresh[_key(image)] for image in images]
+        self._forget_if_trained(model)
+        made: dict[Key, Feature] = {key: kept for key in distinct if (kept := self._features.get(key)) is not None}
+        with torch.no_grad():
+            new = self._computed(model, {key: image for key, image in distinct.items() if key not in made})
+        for key, feature in new.items():
+            self._features.put(key, feature, _bytes((feature.rows, *feature.deep)))
+        made |= new
+        return [made[_key(image)] for image in images]
+
+    def inputs(self, model: Any, rows: Sequence[Sequence[PlacedImage]], ids_BT: Tensor) -> dict[str, Any]:
+        """What `model`'s forward takes beside ids and attention mask; nothing where no row has a picture.
+
+        `rows` holds the pictures of each row of `ids_BT` in the order they stand in; `model` is the one with an LM
+        head, not wrapped.
+        """
+        images = [image for row in rows for image in row]
+        if not images:
+            return {}
+        return self.eyes.inputs(self.features(model, images), [image.shown_size for image in images], ids_BT)
+
+    def parameters(self, model: Any) -> list[Any]:
+        """All that turns pixels into features: the towers' parameters, adapters in them included."""
+        inner = model.base_model
+        return [p for name in self.eyes.towers for p in getattr(inner, name).parameters()]
+
+    def save(self, folder: Path) -> None:
+        """Write into a model folder what its source says about pictures."""
+        from transformers.utils.hub import cached_file
+
+        for name in FILES if self.source else ():
+            found: Any = cached_file(self.source, name, _raise_exceptions_for_missing_entries=False)
+            if found is not None:
+                shutil.copyfile(found, folder / name)
+
+    def _computed(self, model: Any, images: dict[Key, PlacedImage]) -> dict[Key, Feature]:
+        if not images:
+            return {}
+        features = self.eyes.features(model, [self.pixels(image) for image in images.values()])
+        for image, feature in zip(images.values(), features, strict=True):
+            if len(feature.rows) != self.count(image.shown_size):
+                raise ConfigError(
+                    f"the model makes {len(feature.rows)} features of a picture of {image.shown_size}, and its "
+                    f"processor writes {self.count(image.shown_size)} placeholders",
+                    hint="are image processor and model of one kind?",
+                )
+        return dict(zip(images, features, strict=True))
+
+    def _forget_if_trained(self, model: Any) -> None:
+        """Drop the features of other weights: every optimiser changes parameters in place, which tensors count."""
+        import torch
+
+        parameters = self.parameters(model)
+        device = parameters[0].device
+        autocast = torch.is_autocast_enabled(device.type)
+        weights = (id(parameters[0]), device, autocast, sum(p._version for p in parameters))
+        if weights != self._weights:
+            self._features.clear()
+            self._weights = weights
+
+
+def vision_of(source: str, tokenizer: Any, blobs: BlobStore | None = None) -> Vision | None:
+    """The eyes of the model in a folder or on the hub; None for one that reads text only, or of a family unknown here.
+
+    Image processors are transformers' PIL ones, whether torchvision is there or not: the same pixels everywhere.
+    """
+    from transformers import AutoConfig, AutoImageProcessor
+
+    local = Path(source).is_dir()
+    if local and json.loads((Path(source) / "config.json").read_text(encoding="utf-8")).get("model_type") not in EYES:
+        return None
+    config = AutoConfig.from_pretrained(source, local_files_only=local)
+    if config.model_type not in EYES:
+        return None
+    try:
+        processor = AutoImageProcessor.from_pretrained(source, local_files_only=local, backend="pil")
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(
+            f"the model {source} sees, and its image processor cannot be loaded: {in_one_line(error)}",
+            hint=f"its folder needs {FILES[0]} beside config.json",
+        ) from error
+    return Vision(EYES[config.model_type](config, processor), tokenizer, blobs, source=source)
+
+
+def select_rows(model: Any, rows: Any) -> None:
+    """Keep what a model remembers of each row between two calls, for `rows` alone: the shifts of 3D positions."""
+    inner = model.base_model
+    if getattr(inner, "rope_deltas", None) is not None:
+        inner.rope_deltas = inner.rope_deltas[rows]
+
+
+@final
+class _Kept:
+    """The last things used, up to a number of bytes."""
+
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
+        self._held: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
+        self._size = 0
+
+    def get(self, key: Key) -> Any:
+        if key not in self._held:
+            return None
+        self._held.move_to_end(key)
+        return self._held[key][0]
+
+    def put(self, key: Key, value: Any, size: int) -> None:
+        self._held[key] = value, size
+        self._size += size
+        while self._size > self.memory and len(self._held) > 1:
+            self._size -= self._held.popitem(last=False)[1][1]
+
+    def clear(self) -> None:
+        self._held.clear()
+        self._size = 0
+
+
+def _key(image: PlacedImage) -> Key:
+    return image.sha256, tuple(image.shown_size)
+
+
+def _bytes(tensors: Iterable[Any]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _special(tokenizer: Any) -> frozenset[str]:
+    from agent.encoder import special_ids
+
+    return frozenset(tokenizer.convert_ids_to_tokens(sorted(special_ids(tokenizer))))
