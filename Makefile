@@ -25,8 +25,8 @@ demo: $(READY)
 quickstart: $(READY)
 	@$(BIN)/training run quickstart --out runs/quickstart
 
-test: $(READY)
-	@$(BIN)/python -m pytest -m "not slow and not vllm"
+test: $(READY)  # a file to a process; a third would wait for the two cores
+	@$(BIN)/python -m pytest -m "not slow and not vllm" -n 2 --dist loadfile
 
 test-all: $(READY)
 	@$(BIN)/python .ci/bubblewrap.py
