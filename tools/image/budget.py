@@ -16,7 +16,7 @@ class ImageBudget:
     allows. Where limits cannot all hold (a strip 1 pixel high), the upper ones do.
 
     >>> ImageBudget(max_pixels=262_144).shown_size(5000, 3000)
-    (661, 396)
+    (660, 396)
     >>> ImageBudget(max_pixels=262_144, multiple_of=28).shown_size(5000, 3000)
     (644, 392)
     """

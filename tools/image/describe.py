@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from tools.image.coordinates import Convention
-from tools.schema import schema_of
+from tools.schema import JSONSchema, schema_of
 from tools.tool import Tool, ToolResult
 
 COORDINATES: Mapping[Convention, str] = {
@@ -23,10 +23,16 @@ def described(
     fn: Callable[..., Awaitable[ToolResult]],
     name: str,
     about: str,
-    arguments: Mapping[str, str],
+    arguments: Mapping[str, str | JSONSchema],
     slots: AbstractAsyncContextManager[Any] | None = None,
 ) -> Tool:
-    """`fn` as a tool, the schema from its signature, the words given: they depend on the coordinate convention."""
+    """`fn` as a tool: the schema from its signature, the words, which depend on the convention, as given.
+
+    An argument that is given a schema has that one.
+    """
     _, schema = schema_of(fn)
-    told = {key: {**value, "description": arguments[key]} for key, value in schema.get("properties", {}).items()}
+    told: dict[str, JSONSchema] = {}
+    for key, found in schema.get("properties", {}).items():
+        about_it = arguments[key]
+        told[key] = {**found, "description": about_it} if isinstance(about_it, str) else about_it
     return Tool(name=name, description=about, parameters={**schema, "properties": told}, fn=fn, slots=slots)

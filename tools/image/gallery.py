@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from tools.content import BlobStore, Content, Image, Text
@@ -106,14 +106,10 @@ class Gallery:
         Raises `ValueError` for one that is damaged or too large, `ToolError` when there are as many as the budget
         allows.
         """
+        if not isinstance(picture, bytes | Image):
+            return self.add_all([picture])[0]
         self._refuse_more()
-        if isinstance(picture, bytes):
-            data = picture
-        elif isinstance(picture, Image):
-            data = self.blobs.get(picture)
-        else:
-            data = encoded(rgb(picture))
-        taken = normalised(data, self.limits)
+        taken = normalised(self.blobs.get(picture) if isinstance(picture, Image) else picture, self.limits)
         whole = (0, 0, *taken.size)
         size = self.budget.shown_size(*taken.size)
         shown = None if size == taken.size else cut(taken.data, whole, size)
@@ -122,6 +118,20 @@ class Gallery:
         source = self.blobs.put(taken.data)
         self._cost = max(self._cost, taken.work)
         return self._number(source if shown is None else self.blobs.put(encoded(shown)), source, whole)
+
+    def add_all(self, pictures: Sequence[PILImage], *, lossy: bool = False) -> tuple[int, ...]:
+        """Number pictures that a tool made: all of them, or none. `lossy` keeps their full resolution as JPEG."""
+        self._refuse_more(len(pictures))
+        made: list[tuple[Image, Image]] = []
+        for picture in map(rgb, pictures):
+            if picture.width * picture.height > self.limits.max_pixels:
+                raise ToolError(f"The picture would have {picture.width} x {picture.height} pixels: too many.")
+            source = self.blobs.put(encoded(picture, lossy=lossy))
+            size = self.budget.shown_size(*picture.size)
+            small = picture if size == picture.size else scaled_to(picture, size)
+            made.append((source if small is picture else self.blobs.put(encoded(small)), source))
+            self._cost = max(self._cost, picture.width * picture.height * 4)
+        return tuple(self._number(shown, source, (0, 0, source.width, source.height)) for shown, source in made)
 
     def add_part(self, index: int, part: PixelBox, size: Size | None = None) -> int:
         """Number a part of picture `index`: `part` in pixels of its full resolution, shown at `size` or as the budget
@@ -156,10 +166,14 @@ class Gallery:
 
     def result(self, *indices: int, text: str = "", data: Mapping[str, Any] | None = None) -> ToolResult:
         """Pictures as what a tool returned; `data["images"]` says where their pixels are from."""
-        made = [
+        data = {**(data or {}), "images": self.places(*indices)}
+        return ToolResult(content=self.content(*indices, text=text), data=data)
+
+    def places(self, *indices: int) -> list[dict[str, Any]]:
+        """Where the pixels of pictures are from, as JSON."""
+        return [
             {"index": index, "source": self[index].source.sha256, "part": list(self[index].part)} for index in indices
         ]
-        return ToolResult(content=self.content(*indices, text=text), data={**(data or {}), "images": made})
 
     def slots(self, copies: int = 1) -> Slot:
         """For `Tool.slots`: room for work on any picture there is that makes so many more copies of its pixels."""
@@ -173,9 +187,9 @@ class Gallery:
         async with self.memory.room(size * 2):
             return await off_loop(lambda: self.add(picture))
 
-    def _refuse_more(self) -> None:
+    def _refuse_more(self, count: int = 1) -> None:
         most = self.budget.max_images
-        if most is not None and len(self) >= most:
+        if most is not None and len(self) + count > most:
             raise ToolError(f"There are {len(self)} images, and no more than {most} can be shown.")
 
     def _number(self, shown: Image, source: Image, part: PixelBox) -> int:
@@ -192,8 +206,6 @@ def cut(data: bytes, part: PixelBox, size: Size) -> PILImage:
     A part shown at its own size keeps every pixel. A JPEG shown at less than half its size is decoded at half, a
     quarter or an eighth, never below twice the size shown.
     """
-    from PIL.Image import Resampling
-
     width, height = part[2] - part[0], part[3] - part[1]
     sizes: list[Size] = []
 
@@ -208,4 +220,11 @@ def cut(data: bytes, part: PixelBox, size: Size) -> PILImage:
         return picture if part == (0, 0, *picture.size) else picture.crop(part)
     wide, high = picture.width / sizes[0][0], picture.height / sizes[0][1]
     box = (part[0] * wide, part[1] * high, part[2] * wide, part[3] * high)
+    return scaled_to(picture, size, box)
+
+
+def scaled_to(picture: PILImage, size: Size, box: tuple[float, float, float, float] | None = None) -> PILImage:
+    """The picture, or the part of it within `box`, at another size: bicubic, antialiased."""
+    from PIL.Image import Resampling
+
     return picture.resize(size, Resampling.BICUBIC, box=box, reducing_gap=3.0)

@@ -24,8 +24,8 @@ T = TypeVar("T")
 class IntakeLimits:
     """What is refused before a pixel of it is decoded."""
 
-    max_pixels: int = 80_000_000
-    max_bytes: int = 64 * 2**20
+    max_pixels: int = 50_000_000
+    max_bytes: int = 48 * 2**20
     animated: Literal["first", "refuse"] = "first"
     """What becomes of a picture with several frames: its first one is taken and that is said, or it is refused."""
 
@@ -215,7 +215,7 @@ def _in_srgb(picture: PILImage, profile: Any) -> PILImage:
             moved.putalpha(alpha)
             return moved
     try:
-        target: Any = ImageCms.createProfile("sRGB")  # pyright: ignore[reportUnknownMemberType]
+        target = cast(Any, ImageCms.createProfile("sRGB"))  # pyright: ignore[reportUnknownMemberType]
         moved = ImageCms.profileToProfile(picture, profile, target, outputMode="RGB")
     except (ImageCms.PyCMSError, ValueError):
         return picture

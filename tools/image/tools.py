@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from tools.errors import ConfigError, nearest
 from tools.image.coordinates import CONVENTIONS, Convention
 from tools.image.gallery import Gallery
+from tools.image.mapper import LabelledDrawings
+from tools.image.sketch import Sketch
+from tools.image.transforms import enhance_tool, flip_tool, resize_tool, rotate_tool
 from tools.image.zoom import ZoomRule, zoom_tool
 from tools.tool import Tool
 
@@ -24,8 +27,16 @@ def image_tools(
     """
     if convention not in CONVENTIONS:
         raise ConfigError(f"there are no coordinates {convention!r}", hint=nearest(convention, CONVENTIONS))
+    mapper, tracer = LabelledDrawings(gallery, convention).tools
     known: Mapping[str, Callable[[], Tool]] = {
         "image_zoom_in_tool": lambda: zoom_tool(gallery, convention, zoom),
+        "image_rotate_tool": lambda: rotate_tool(gallery),
+        "image_flip_tool": lambda: flip_tool(gallery),
+        "image_resize_tool": lambda: resize_tool(gallery),
+        "image_enhance_tool": lambda: enhance_tool(gallery),
+        "object_mapper": lambda: mapper,
+        "path_tracer": lambda: tracer,
+        "sketch": lambda: Sketch(gallery).tool,
     }
     for name in names:
         if name not in known:

@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, cast, final
 
 from tools.content import BlobStore, Content, Text
@@ -120,8 +120,9 @@ class PythonTool:
     ('(no output)', 'hm\\n42')
 
     `timeout_s`: wall time of one call; `max_chars`: length of one observation, cut as `cut` says; `images`: PNG or JPEG
-    bytes bound to the names given; `blobs`: where pictures that the code shows are kept (without it they are only
-    counted); `fresh`: never reuse an interpreter, where the backend would.
+    bytes bound to the names given, also those added to it later, before the next call; `blobs`: where pictures that the
+    code shows are kept (without it they are only counted); `fresh`: never reuse an interpreter, where the backend would
+    do so.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class PythonTool:
         )
         self.tool = tool_of(self.python)
         self._session: Session | None = None
+        self._bound: set[str] = set()
         self._lost = False
         self._closed = False
 
@@ -161,6 +163,11 @@ class PythonTool:
         Args:
             code: Python source code.
         """
+        result, note = await self.run(code)
+        return self.told(result, note, *self._kept(result))
+
+    async def run(self, code: str) -> tuple[CellResult, str]:
+        """Run code in the episode's session; what it did, and what the model must be told of the session."""
         if self._closed:
             raise RuntimeError("this PythonTool was closed with its episode")
         try:
@@ -173,7 +180,7 @@ class PythonTool:
             result = await session.execute(without_fence(code), self.timeout_s)
         if result.state_lost:
             await self._give_back()  # the next call gets another; this result has already told the model
-        return self._told(result, note)
+        return result, note
 
     async def close(self) -> None:
         """Give the interpreter back. Safe to call twice."""
@@ -186,10 +193,12 @@ class PythonTool:
             self.pool = await asyncio.to_thread(self._choose)
         if self._session is None:
             self._session = await self.pool.acquire()
+            self._bound = set[str]()
             if self.variables:
                 await self._session.put(self.variables)
-            if self.images:
-                await self._session.put_images(self.images)
+        for name in [name for name in self.images if name not in self._bound]:
+            await self._session.put_images({name: self.images[name]})  # one message each: a message has a size limit
+            self._bound.add(name)
         lost, self._lost = self._lost, False
         return self._session, _LOST if lost else ""
 
@@ -198,9 +207,8 @@ class PythonTool:
         if session is not None and self.pool is not None:
             await self.pool.release(session)
 
-    def _told(self, result: CellResult, note: str) -> ToolResult:
-        """The result as the model reads it: output, value, traceback, note."""
-        pictures, problem = self._pictures(result)
+    def told(self, result: CellResult, note: str, pictures: Sequence[Content], problem: str) -> ToolResult:
+        """The result as the model reads it: output, value, traceback, notes, pictures."""
         body = [result.text.rstrip("\n"), result.result, _short(result.error), problem]
         text = shortened("\n".join(part for part in body if part), self.max_chars, self.cut)
         said = "\n".join(part for part in (note, text, result.note) if part)
@@ -211,7 +219,7 @@ class PythonTool:
             data={"ending": result.ending, "state_lost": result.state_lost},
         )
 
-    def _pictures(self, result: CellResult) -> tuple[list[Content], str]:
+    def _kept(self, result: CellResult) -> tuple[list[Content], str]:
         if not result.images:
             return [], ""
         if self.blobs is None:
