@@ -138,15 +138,15 @@ class Gallery:
         says."""
         parent = self[index]
         self._refuse_more()
-        left, top, _, _ = parent.part
-        part = (left + part[0], top + part[1], left + part[2], top + part[3])
+        part = _within(parent.part, part)
         cut = self._cut(parent.source, part, size or self.budget.shown_size(part[2] - part[0], part[3] - part[1]))
         return self._number(self.blobs.put(encoded(cut)), parent.source, part)
 
-    def pixels(self, index: int, size: Size | None = None) -> PILImage:
-        """Picture `index` at full resolution, or scaled to `size`."""
+    def pixels(self, index: int, part: PixelBox | None = None) -> PILImage:
+        """Picture `index`, or a part of it, at full resolution."""
         picture = self[index]
-        return self._cut(picture.source, picture.part, size or picture.size)
+        where = _within(picture.part, part) if part else picture.part
+        return self._cut(picture.source, where, (where[2] - where[0], where[3] - where[1]))
 
     def shown_pixels(self, index: int) -> PILImage:
         """Picture `index` as the model sees it."""
@@ -228,3 +228,9 @@ def scaled_to(picture: PILImage, size: Size, box: tuple[float, float, float, flo
     from PIL.Image import Resampling
 
     return picture.resize(size, Resampling.BICUBIC, box=box, reducing_gap=3.0)
+
+
+def _within(outer: PixelBox, part: PixelBox) -> PixelBox:
+    """A part of a part, in pixels of the source."""
+    left, top, _, _ = outer
+    return left + part[0], top + part[1], left + part[2], top + part[3]
