@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from agent.rollout import Limits
+from agent.models import load_model
 from agent.sampler import SamplingParams
 from envs import Trajectory
 from envs.log import read_log
 from tools.errors import ConfigError
 from training.recipe import GRPO, Recipe
+from training.run import run
 
 TOYS = """
 import torch
@@ -128,16 +129,15 @@ def test_a_gate(trainer_for: Any, toys: Any, mine: str) -> None:
     rows_of_group(prepared(trainer), [0.5, -0.5, 0.5, -0.5])
 
 
-@pytest.mark.parametrize(("step", "bonus"), [(0, 1.0), (1, 0.5), (2, 0.0)])
-def test_a_step_schedule(trainer_for: Any, toys: Any, mine: str, step: int, bonus: float) -> None:
+def test_a_step_schedule(trainer_for: Any, toys: Any, mine: str, tmp_path: Path) -> None:
     """Over three steps the bonus of a call is 1, 1/2, 0."""
     settings = {"shape": {f"{mine}:fading": {"bonus": 1.0}}, "advantages": "dr_grpo", "steps": 3}
     trainer = trainer_for(calls_if_even(toys), taskset=toys.taskset(reward=always_one), **settings)
-    batch = prepared(trainer, step)
-    if bonus:
-        rows_of_group(batch, [bonus / 2, -bonus / 2, bonus / 2, -bonus / 2])
-    else:
-        assert not batch["advantages"].any()
+    trainer.train()
+    found: dict[int, set[float]] = {}
+    for line in outcomes(tmp_path):
+        found.setdefault(line["step"], set()).add(line["advantage"])
+    assert found == {0: {0.5, -0.5}, 1: {0.25, -0.25}, 2: {0.0}}
 
 
 def test_a_reference_baseline(trainer_for: Any, toys: Any, mine: str) -> None:
@@ -215,22 +215,51 @@ async def by_sample(env: Any, trajectory: Trajectory) -> float:
     return float(trajectory.sample)
 
 
+WORLD = """
+from envs import Rubric, Task, Taskset, ToolEnv, user
+
+
+def world() -> Taskset:
+    async def even(env, trajectory):
+        ids = [token for step in trajectory.steps for token in step.tokens.completion]
+        return sum(token % 2 == 0 for token in ids) / len(ids)
+
+    tasks = [Task(id=f"t{i}", prompt=(user(f"{i} + 1?"),)) for i in range(4)]
+    rubric = Rubric(rewards={"even": (even, 1.0)})
+    return Taskset(name="world", tasks=tasks, env=lambda task: ToolEnv(task=task), rubric=rubric)
+"""
+
+
 def test_a_stage_schedule_is_stages(tmp_path: Path) -> None:
-    """Vision-R1's (length, group) = (4K, 16), (8K, 8), (16K, 4): each stage starts from the one before."""
-    schedule = [(4096, 16), (8192, 8), (16384, 4)]
+    """Lengths grow and groups shrink, as Vision-R1's (4K, 16), (8K, 8), (16K, 4); each stage goes on from the last."""
+    (tmp_path / "world.py").write_text(WORLD)
+    schedule = [(3, 4), (6, 2)]
     stages = tuple(
         GRPO(
             name=f"grpo{index}",
             start=f"grpo{index - 1}" if index else "base",
+            steps=1,
+            tasks_per_step=1,
             group_size=group,
-            limits=Limits(max_tokens=length),
+            lr=1e-2,
             params=SamplingParams(max_tokens=length),
-            stops={"max_tokens": "mask"} if index == 0 else {},
+            stops={"max_tokens": "mask"} if index else {},
+            trl={"bf16": False},
         )
         for index, (length, group) in enumerate(schedule)
     )
-    recipe = Recipe(name="ptst", stages=stages)
-    assert [(stage.limits.max_tokens, stage.group_size) for stage in recipe.stages] == schedule
+    recipe = Recipe(name="ptst", model="tiny", taskset=f"{tmp_path / 'world.py'}:world", stages=stages, threads=1)
+    out = run(recipe, tmp_path / "run")
+    played = [list(read_log(out / stage.name / "trajectories.jsonl")) for stage in stages]
+    assert [(max(t.sampled_tokens for t in episodes), len(episodes)) for episodes in played] == schedule
+    (episode, *_) = played[1]
+    (row,) = episode.sequences()
+    for model, same in (("tiny", False), (str(out / "grpo0" / "model"), True)):
+        with torch.no_grad():
+            logits = load_model(model)[0](torch.tensor([row.token_ids])).logits[0].log_softmax(dim=-1)
+        logprobs = [float(logits[at - 1, row.token_ids[at]]) for at, on in enumerate(row.loss_mask) if on]
+        said = [logprob for logprob, on in zip(row.logprobs, row.loss_mask, strict=True) if on]
+        assert (logprobs == pytest.approx(said, abs=1e-3)) is same, model
     with pytest.raises(ConfigError, match=r"grpo1.start is 'grpo2', which no earlier stage trains"):
         Recipe(name="ptst", stages=(stages[0], GRPO(name="grpo1", start="grpo2")))
 
