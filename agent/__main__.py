@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--task", help="Which task. Default: the first.")
 @click.option("--max-turns", default=16, show_default=True, help="The model's actions per question.")
 @click.option("--max-tokens", default=512, show_default=True, help="Per action.")
+@click.option("--thinking-budget", type=int, metavar="N", help="Of them, tokens of thinking before it is closed.")
 @click.option("--temperature", default=0.7, show_default=True, help="0 is greedy.")
 @click.option("--seed", type=int, help="Default: a fresh one each time.")
 @click.option("--timeout", default=120.0, show_default=True, help="Longest wait for a server, seconds.")
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Append the episode to a log (JSONL).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per answer on stdout.")
 @click.option("--yes", "-y", is_flag=True, help="Let model-written code run without asking.")
-@click.option("--threads", type=int, help="CPU threads of an in-process model.")
+@click.option("--threads", type=int, help="CPU threads of a model in this process.")
+@click.option("--dtype", metavar="TYPE", help="How its weights are held: bfloat16, float16, auto. Default: float32.")
+@click.option("--device", metavar="NAME", help="Where it runs: cuda, cuda:1, mps. Default: the CPU.")
 @click.pass_context
 def cli(context: click.Context, question: tuple[str, ...], **given: Any) -> int:
     """Talk to a model that uses tools; with QUESTION, answer it and leave.
@@ -84,11 +87,15 @@ def options_from(context: click.Context, given: dict[str, Any]) -> Options:
         base_url=given["base_url"],
         tools=given["tools"] != "none",
         system=given["system"],
-        params=SamplingParams(max_tokens=given["max_tokens"], temperature=given["temperature"], seed=given["seed"]),
+        params=SamplingParams(
+            **{name: given[name] for name in ("max_tokens", "temperature", "seed", "thinking_budget")}
+        ),
         # A person who is asked for approval may take their time; the interpreter has a deadline of its own.
         limits=Limits(max_turns=given["max_turns"], call_timeout_s=None),
         timeout_s=given["timeout"],
         threads=given["threads"],
+        dtype=given["dtype"],
+        device=given["device"],
         yes=given["yes"],
         as_json=given["as_json"],
         save=given["save"],

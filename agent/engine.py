@@ -33,7 +33,8 @@ class Generated:
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    """One per id: log-softmax(logits / temperature), before top-p and top-k (temperature 1 where it is greedy)."""
+    """One per id: log-softmax(logits / temperature), before top-p and top-k (temperature 1 where it is greedy). NaN
+    where a server does not give them so."""
     finish: Finish
     policy_version: int = 0
 

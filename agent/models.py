@@ -2,7 +2,7 @@
 
 smollm2         the embedded model (agent/embedded.py)
 tiny, tiny:7    a small untrained model made from a seed (agent/tiny.py)
-path/to/folder  a model in the transformers format, a checkpoint of a run among them
+path/to/folder  a model in the transformers format, a checkpoint of a run among them; or LoRA adapters for one
 owner/name      a model of the Hugging Face hub, fetched on first use
 openai:NAME     whatever answers to NAME at an OpenAI-compatible server
 vllm:URL        the model of a vLLM server, ids in and out
@@ -17,6 +17,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from agent.adapters import base_of, with_adapters
 from agent.hub import refuse_unreachable
 from agent.model_cache import no_progress_bars, read_facts, write_facts
 from agent.sampler import HumanSampler, Sampler, ScriptedSampler
@@ -76,16 +77,21 @@ def check_model(spec: str) -> None:
 
 
 def load_model(spec: str, *, dtype: str = "float32", device: str | None = None) -> tuple[Any, Any]:
-    """The causal language model and the tokenizer of `spec`.
+    """The causal language model and the tokenizer of `spec`; adapters are merged into the model they are for.
 
     `dtype` is a torch type's name or `auto` (as stored); `device` is where the weights go, the CPU by default. Nothing
     is fetched unless `spec` is a hub id. Raises `ConfigError` when it cannot be loaded or has no chat template that we
     can render.
     """
     source = model_folder(spec)
+    base = base_of(source)
+    if base is not None:
+        return _with_adapters(spec, source, load_model(base, dtype=dtype, device=device))
     local = Path(source).is_dir() or refuse_unreachable(source, _names())
     torch, transformers = _heavy_libraries()
-    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+    _check_device(torch, device)
+    kind: Any = getattr(torch, dtype, None)
+    if dtype != "auto" and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
         raise ConfigError(f"{dtype!r} is no torch type", hint="one of float32, bfloat16, float16, auto")
     options: dict[str, Any] = {"local_files_only": local}
     try:
@@ -108,6 +114,44 @@ def _kind_of(transformers: Any, source: str, options: dict[str, Any]) -> Any:
     if transformers.AutoConfig.from_pretrained(source, **options).model_type in EYES:
         return transformers.AutoModelForImageTextToText
     return transformers.AutoModelForCausalLM
+
+
+def tokenizer_folder(spec: str) -> str:
+    """The folder or hub id that has the tokenizer of `spec`: adapters are often saved without one."""
+    source = model_folder(spec)
+    base = base_of(source)
+    return source if base is None or _has_tokenizer(source) else tokenizer_folder(base)
+
+
+def _with_adapters(spec: str, folder: str, base: tuple[Any, Any]) -> tuple[Any, Any]:
+    _, transformers = _heavy_libraries()
+    model, tokenizer = base
+    try:
+        if _has_tokenizer(folder):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            require_family(tokenizer, spec)
+        model = with_adapters(model, folder)
+        require_match(model, tokenizer, spec)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise _cannot_load(spec, folder, error) from error
+    return model, tokenizer
+
+
+def _has_tokenizer(folder: str) -> bool:
+    return (Path(folder) / "tokenizer_config.json").is_file()
+
+
+def _check_device(torch: Any, device: str | None) -> None:
+    """Raise `ConfigError` for a device that is not here, before gigabytes are read for it."""
+    try:
+        torch.zeros(1, device=device)
+    except (AssertionError, RuntimeError) as error:
+        raise ConfigError(
+            f"nothing can be put on the device {device!r}: {str(error).splitlines()[0]}",
+            hint="cpu, cuda, cuda:1 or mps",
+        ) from error
 
 
 def require_family(tokenizer: Any, spec: str) -> None:
@@ -141,7 +185,10 @@ def dialect_of(spec: str) -> str | None:
         return DEFAULT_DIALECT
     folder = Path(spec).expanduser()
     said = read_facts(folder).get("dialect") if folder.is_dir() else None
-    return said if isinstance(said, str) else None
+    if isinstance(said, str):
+        return said
+    base = base_of(folder)
+    return None if base is None else dialect_of(base)
 
 
 def save_dialect(folder: str | Path, name: str) -> None:
@@ -150,7 +197,14 @@ def save_dialect(folder: str | Path, name: str) -> None:
 
 
 def sampler_for(
-    spec: str, *, dialect: str | None = None, base_url: str | None = None, threads: int | None = None
+    spec: str,
+    *,
+    dialect: str | None = None,
+    base_url: str | None = None,
+    threads: int | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    timeout_s: float | None = None,
 ) -> Sampler:
     """The sampler that `spec` names.
 
@@ -158,12 +212,21 @@ def sampler_for(
     way. `base_url` sends everything to that OpenAI-compatible server, where `spec` (with or without `openai:`) is the
     model's name: where that is also a model folder here (vLLM names a model by its path), what the folder says holds.
     A `base_url` that begins with `vllm:` is for vLLM servers: turns are rendered here with `spec`'s tokenizer and ids
-    are recorded. `threads` bounds torch's.
+    are recorded. `timeout_s` is the longest wait for one answer of a server; None leaves it as the sampler has it.
+
+    The others are for a model in this process: `threads` bounds torch's, `device` says where the weights
+    go (the CPU by default) and `dtype` how they are held: None is float32, of which bfloat16 is computed where that is
+    faster. Raises `ConfigError`.
     """
+    if (dtype or device) and (base_url is not None or spec in WITHOUT_MODEL or spec.startswith(("openai:", "vllm:"))):
+        raise ConfigError(
+            f"{'dtype' if dtype else 'device'} is for a model in this process, and {base_url or spec} is none",
+            hint="leave it out",
+        )
     if (spec if base_url is None else base_url).startswith("vllm:"):
         from agent.vllm_sampler import vllm_sampler
 
-        return vllm_sampler(spec, base_url, dialect)
+        return vllm_sampler(spec, base_url, dialect, timeout_s)
     if base_url is not None or spec.startswith("openai:"):
         from agent.chat import ChatSampler
         from agent.dialects import dialect_named
@@ -173,23 +236,25 @@ def sampler_for(
             raise ConfigError("openai: needs a model's name", hint="for example openai:gpt-5-mini")
         # A server parses calls itself, unless the caller or the model's folder names the way they are written.
         written = dialect or (dialect_of(name) if Path(name).expanduser().is_dir() else None)
-        return ChatSampler(name, base_url=base_url, dialect=None if written is None else dialect_named(written))
+        sampler = ChatSampler(name, base_url=base_url, dialect=None if written is None else dialect_named(written))
+        sampler.timeout_s = timeout_s or sampler.timeout_s
+        return sampler
     if spec == "gold":
         return ScriptedSampler()
     if spec == "human":
         from agent.human import ask_at_terminal
 
         return HumanSampler(ask_at_terminal)
-    return _local_sampler(spec, dialect or dialect_of(spec) or DEFAULT_DIALECT, threads)
+    return _local_sampler(spec, dialect or dialect_of(spec) or DEFAULT_DIALECT, threads, dtype, device)
 
 
-def _local_sampler(spec: str, dialect: str, threads: int | None) -> Sampler:
+def _local_sampler(spec: str, dialect: str, threads: int | None, dtype: str | None, device: str | None) -> Sampler:
     from agent.dialects import dialect_named
 
     written = dialect_named(dialect)
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}; it must be 1 or more")
-    model, tokenizer = load_model(spec)
+    model, tokenizer = load_model(spec, dtype=dtype or "float32", device=device)
     import torch
 
     from agent.local import TransformersEngine, bf16_is_fast
@@ -199,7 +264,7 @@ def _local_sampler(spec: str, dialect: str, threads: int | None) -> Sampler:
     if threads is not None:
         torch.set_num_threads(threads)
     # As in training; a model of a few million parameters spends more on the casts than it saves.
-    autocast = torch.bfloat16 if bf16_is_fast() and model.num_parameters() > 20e6 else None
+    autocast = torch.bfloat16 if dtype is None and bf16_is_fast() and model.num_parameters() > 20e6 else None
     return TokenSampler(Renderer(tokenizer, written), TransformersEngine(model, tokenizer, autocast=autocast))
 
 
@@ -231,10 +296,8 @@ def _names() -> str:
 
 
 def _refuse_empty(folder: Path) -> None:
-    if (folder / "config.json").is_file():
+    if (folder / "config.json").is_file() or base_of(folder) is not None:
         return
-    if (folder / "adapter_config.json").is_file():
-        raise ConfigError(f"{folder} holds a LoRA adapter, not a model", hint="merge it into its base model first")
     inside = sorted(path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/config.json"))
     raise ConfigError(
         f"{folder} holds no model: there is no config.json in it",

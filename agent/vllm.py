@@ -6,8 +6,10 @@ import asyncio
 import concurrent.futures
 import contextlib
 import json
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, final
 
 from agent.engine import Generated, Request, ServerError
@@ -54,6 +56,7 @@ class VLLMEngine:
         timeout_s: float = 600.0,
         patience_s: float = 60.0,
         first_rest_s: float = 0.5,
+        for_training: bool = True,
     ) -> None:
         """Ask every server one question, and refuse those that would not give the ids and log-probs training needs.
 
@@ -66,6 +69,8 @@ class VLLMEngine:
             patience_s: How long a request goes on trying after it first failed.
             first_rest_s: How long a server is left alone after it failed; twice as long each time, and at least as
                 long as its Retry-After says.
+            for_training: Refuse a request whose log-probs the server cannot give as the policy's own. False records
+                NaN for them, for those who talk and measure.
         """
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         served: Served = ask_servers(roots(urls), tokenizer, model, self._headers)
@@ -80,6 +85,7 @@ class VLLMEngine:
         self.timeout_s = timeout_s
         self.patience_s = patience_s
         self.first_rest_s = first_rest_s
+        self.for_training = for_training
         self._clients = PerLoop(self._lifetime)
         self._pause: concurrent.futures.Future[None] | None = None
         self._running: set[concurrent.futures.Future[None]] = set()
@@ -87,12 +93,16 @@ class VLLMEngine:
     async def generate(self, request: Request, on_ids: Callable[[Sequence[int]], None] | None = None) -> Generated:
         """See `Engine.generate`."""
         self._refuse(request)
+        foreign = self._foreign_logprobs(request)
+        if foreign is not None and self.for_training:
+            raise foreign
         if len(request.prompt) >= self.max_context:
             raise ContextFull
         deadline = asyncio.timeout(self.timeout_s)
         try:
             async with deadline:
-                return await self._until_answered(request, on_ids)
+                made = await self._until_answered(request, on_ids)
+            return made if foreign is None else replace(made, logprobs=(math.nan,) * len(made.logprobs))
         except TimeoutError as error:
             if not deadline.expired():
                 raise
@@ -207,7 +217,7 @@ class VLLMEngine:
         return reply
 
     def _refuse(self, request: Request) -> None:
-        """Requests whose log-probs would not be the ones they claim to be, or that cannot be sent at all."""
+        """Raise `ConfigError` for a request that cannot be sent."""
         if not request.prompt:
             raise ConfigError("the prompt is empty")
         if request.images:
@@ -215,18 +225,22 @@ class VLLMEngine:
                 "VLLMEngine sends token ids only, and the prompt holds a picture",
                 hint="use ChatSampler (openai:NAME) for a model that sees",
             )
+
+    def _foreign_logprobs(self, request: Request) -> ConfigError | None:
+        """Why the log-probs of a reply would not be those that `Generated` promises; None where they are."""
         if self.logprobs_mode == "raw" and request.temperature not in (0, 1):
-            raise ConfigError(
+            return ConfigError(
                 f"the temperature is {request.temperature:g}, and the log-probs of {self._where()} are those of "
                 "temperature 1",
                 hint="sample at temperature 1, or start the server with --logprobs-mode processed_logprobs",
             )
         if self.logprobs_mode == "processed" and (request.top_p < 1 or request.top_k > 0 or request.temperature == 0):
-            raise ConfigError(
+            return ConfigError(
                 f"the log-probs of {self._where()} are taken after top-p, top-k and greedy choice, and no longer the "
                 "policy's own",
                 hint="start the server without --logprobs-mode, or sample with top_p=1, top_k=0 and a temperature",
             )
+        return None
 
     def body(self, request: Request, *, stream: bool) -> bytes:
         """The request as it is posted. Every setting is said: a server fills in others from a generation_config."""

@@ -11,7 +11,7 @@ from tools.errors import ConfigError
 PREFIX = "vllm:"
 
 
-def vllm_sampler(spec: str, base_url: str | None, dialect: str | None) -> Sampler:
+def vllm_sampler(spec: str, base_url: str | None, dialect: str | None, timeout_s: float | None = None) -> Sampler:
     """The sampler of `--model vllm:URL`, or of `--model SPEC --base-url vllm:URL`; several URLs with commas between.
 
     The tokenizer is that of SPEC (a folder, a hub id, a built-in model), of which no weights are loaded; without one it
@@ -29,17 +29,18 @@ def vllm_sampler(spec: str, base_url: str | None, dialect: str | None) -> Sample
     written = None if dialect is None else dialect_named(dialect)  # a slip is said before anything is sent
     source = spec if base_url is not None else source_of(roots(urls)[0])
     tokenizer = load_tokenizer(source, told=base_url is None)
-    engine = VLLMEngine(urls, tokenizer)
+    engine = VLLMEngine(urls, tokenizer, for_training=False)
+    engine.timeout_s = timeout_s or engine.timeout_s
     return TokenSampler(Renderer(tokenizer, written or dialect_named(dialect_of(source) or DEFAULT_DIALECT)), engine)
 
 
 def load_tokenizer(spec: str, *, told: bool = False) -> Any:
     """The tokenizer of `spec` alone. `told`: the name comes from a server, and may mean nothing on this machine."""
-    from agent.models import check_model, model_folder, require_family
+    from agent.models import check_model, require_family, tokenizer_folder
 
     try:
         check_model(spec)
-        source = model_folder(spec)
+        source = tokenizer_folder(spec)
     except ConfigError as error:
         if not told:
             raise

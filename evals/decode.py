@@ -19,18 +19,25 @@ def decoder_of(sampler: object) -> Callable[[Sequence[int]], list[str]] | None:
     return None if tokenizer is None else lambda ids: token_texts(tokenizer, ids)
 
 
+def tokenizer_of(sampler: object) -> str:
+    """Where the sampler's tokenizer was loaded from; empty for a sampler that has none."""
+    tokenizer = getattr(getattr(sampler, "renderer", None), "tokenizer", None)
+    return str(getattr(tokenizer, "name_or_path", ""))
+
+
 def decoder_of_run(folder: RunFolder) -> Callable[[Sequence[int]], list[str]] | None:
     """Token texts by the tokenizer of the model that the run names; None where it is not at hand."""
-    config = folder.read_config() or {}
-    spec = config.get("identity", {}).get("model", "")
-    if not spec or spec == "gold" or config.get("identity", {}).get("base_url"):
+    identity: dict[str, str] = (folder.read_config() or {}).get("identity", {})
+    base_url = identity.get("base_url", "")
+    spec = identity.get("tokenizer") or identity.get("model", "")
+    if not spec or spec == "gold" or (base_url and not base_url.startswith("vllm:")):  # a chat server's model is a name
         return None
     try:
         from transformers import AutoTokenizer  # pyright: ignore[reportMissingTypeStubs]
 
-        from agent.models import model_folder
+        from agent.models import tokenizer_folder
 
-        where = model_folder(spec)
+        where = tokenizer_folder(spec)
         if not Path(where).is_dir():  # a hub id: looking at a page downloads nothing
             return None
         tokenizer: Any = AutoTokenizer.from_pretrained(where)  # pyright: ignore

@@ -47,7 +47,9 @@ OPTIONS = (
     _o("--model", "-m", required=True, help="smollm2, tiny, gold, human, a model folder, a hub id, or openai:NAME."),
     _o("--dialect", type=click.Choice(sorted(DIALECTS)), help="How calls are written. Default: the model's."),
     _o("--base-url", help="An OpenAI-compatible server that serves the model."),
-    _o("--threads", type=int, help="CPU threads of an in-process model."),
+    _o("--threads", type=int, help="CPU threads of a model in this process."),
+    _o("--dtype", metavar="TYPE", help="How its weights are held: bfloat16, float16, auto. Default: float32."),
+    _o("--device", metavar="NAME", help="Where it runs: cuda, cuda:1, mps. Default: the CPU."),
     _o("--temperature", default=0.0, help="0 is greedy."),
     _o("--top-p", default=1.0),
     _o("--top-k", default=0, help="0 keeps all."),
@@ -148,11 +150,13 @@ def measured(taskset: Taskset, name: str, arguments: dict[str, str], out: Path, 
     """Run or continue one evaluation, and print what came of it."""
     from evals import evaluate
     from evals.cost import MeteredSampler, parse_prices
-    from evals.decode import decoder_of
+    from evals.decode import decoder_of, tokenizer_of
     from evals.measures import parse_measures
     from evals.session import StopAt
 
     sampler = model_sampler(asked["model"], asked["base_url"], asked, taskset.blobs)
+    # A server's address does not say which tokens its model knows.
+    tokenizer = {"tokenizer": tokenizer_of(sampler)} if asked["model"].startswith("vllm:") else {}
     prices = parse_prices(asked["price"]) if asked["price"] else None
     judge = judge_of(asked)
     if prices is None and (asked["cost_limit"] or asked["max_cost"]):
@@ -176,7 +180,7 @@ def measured(taskset: Taskset, name: str, arguments: dict[str, str], out: Path, 
         seed=asked["seed"],
         concurrency=asked["concurrency"],
         progress=not asked["quiet"],
-        about=about(name, arguments, asked, prices),
+        about={**about(name, arguments, asked, prices), **tokenizer},
         fresh=asked["fresh"],
         decode=decoder_of(sampler),
         measures=parse_measures(asked["metrics"], asked["repeats"]) if asked["metrics"] else None,
@@ -212,10 +216,10 @@ def model_sampler(spec: str, base_url: str | None, asked: dict[str, Any], blobs:
     from agent.models import sampler_for
     from evals.adaptive import PatientSampler
 
-    sampler = sampler_for(spec, dialect=asked["dialect"], base_url=base_url, threads=asked["threads"])
+    options = {name: asked[name] for name in ("dialect", "threads", "dtype", "device")}
+    sampler = sampler_for(spec, base_url=base_url, timeout_s=asked["request_timeout"], **options)
     if not isinstance(sampler, ChatSampler):
         return sampler
-    sampler.timeout_s = asked["request_timeout"]
     sampler.blobs = blobs
     return PatientSampler(sampler, asked["concurrency"], retries=asked["max_retries"])
 
@@ -229,7 +233,7 @@ def judge_of(asked: dict[str, Any]) -> Judge | None:
 
     url = asked["judge_url"] or (asked["base_url"] if not asked["judge"].startswith("openai:") else None)
     return Judge(
-        model_sampler(asked["judge"], url, {**asked, "dialect": None}),
+        model_sampler(asked["judge"], url, {**asked, "dialect": None, "dtype": None, "device": None}),
         asked["judge"],
         mode=asked["judge_mode"],
         prices=parse_prices(asked["judge_price"]) if asked["judge_price"] else None,

@@ -177,7 +177,7 @@ def _sampler(stage: Collect, run: StageRun) -> Sampler:
 
     if stage.base_url is not None:  # a server parses calls itself
         return sampler_for(run.start, base_url=stage.base_url)
-    return sampler_for(run.start, dialect=run.dialect, threads=run.recipe.threads)
+    return sampler_for(run.start, dialect=run.dialect, **run.recipe.local)
 
 
 def close_sampler(sampler: Sampler) -> None:

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
+from agent.adapters import CONFIG as ADAPTERS
 from tools.errors import ConfigError
 from training.files import MODEL, last_checkpoint, publish, read_json
-
-_ADAPTERS = "adapter_config.json"
 
 
 def export(source: Path, target: Path) -> Path:
@@ -26,38 +24,20 @@ def export(source: Path, target: Path) -> Path:
     if found is None:
         raise ConfigError(f"{source} holds no model, no checkpoint and no adapters")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if found.name == MODEL and not (found / _ADAPTERS).exists():
+    if found.name == MODEL and not (found / ADAPTERS).exists():
         publish(target, lambda folder: shutil.copytree(found, folder, dirs_exist_ok=True))
         return target
     from agent.models import dialect_of, load_model
     from training.sft import save_model
 
-    base = _base_of(found) if (found / _ADAPTERS).exists() else str(found)
-    model, tokenizer = load_model(base)
-    if (found / _ADAPTERS).exists():
-        from peft import PeftModel
-
-        from training.lora import without_peft_warnings
-
-        with without_peft_warnings():
-            adapted: Any = PeftModel.from_pretrained(model, found)
-        model = adapted.merge_and_unload()
-    dialect = _dialect_of_run(found) or dialect_of(base) or "hermes"
+    model, tokenizer = load_model(str(found))
+    dialect = _dialect_of_run(found) or dialect_of(str(found)) or "hermes"
     publish(target, lambda folder: save_model(model, tokenizer, dialect, folder))
     return target
 
 
 def _is_model(path: Path) -> bool:
-    return (path / "config.json").exists() or (path / _ADAPTERS).exists()
-
-
-def _base_of(adapters: Path) -> str:
-    base = (read_json(adapters / _ADAPTERS) or {}).get("base_model_name_or_path")
-    if not base:
-        raise ConfigError(f"{adapters / _ADAPTERS} does not say which model the adapters are for")
-    if Path(base).is_absolute() and not Path(base).is_dir():
-        raise ConfigError(f"the adapters of {adapters} are for {base}, which is not there any more")
-    return base
+    return (path / "config.json").exists() or (path / ADAPTERS).exists()
 
 
 def _dialect_of_run(path: Path) -> str | None:

@@ -140,9 +140,9 @@ def make_trainer(
     """
     from datasets import Dataset
 
+    from agent.adapters import without_peft_warnings
     from training.grpo_config import check_run, config_for, samplings, task_order
     from training.grpo_trainer import ToolGRPOTrainer
-    from training.lora import without_peft_warnings
 
     check_run(settings, taskset)
     args = config_for(settings, out=out, seed=seed)

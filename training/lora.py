@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +47,3 @@ def merged(model: Any, adapter: Path | None = None) -> Any:
     if adapter is not None:
         model.save_pretrained(adapter)
     return model.merge_and_unload()
-
-
-@contextlib.contextmanager
-def without_peft_warnings() -> Generator[None]:
-    """PEFT reads a property of models that transformers has renamed; the user can do nothing about it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        yield

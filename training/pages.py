@@ -73,11 +73,11 @@ def _decoder(recipe: Recipe, stage: Collect | GRPO, out: Path) -> Callable[[Sequ
         return None
     from transformers import AutoTokenizer
 
-    from agent.models import model_folder
+    from agent.models import tokenizer_folder
     from evals.decode import token_texts
 
     where = out / (stage.name if isinstance(stage, GRPO) else stage.source) / MODEL
-    tokenizer: Any = AutoTokenizer.from_pretrained(where if where.exists() else model_folder(recipe.model))  # pyright: ignore
+    tokenizer: Any = AutoTokenizer.from_pretrained(where if where.exists() else tokenizer_folder(recipe.model))  # pyright: ignore
     return lambda ids: token_texts(tokenizer, ids)
 
 

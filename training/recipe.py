@@ -242,6 +242,15 @@ class Recipe:
     seed: int = 0
     threads: int | None = None
     """Torch threads; None leaves it to torch and OMP_NUM_THREADS."""
+    dtype: str | None = None
+    """How the weights of a model that only plays are held (`bfloat16`, `auto`); None is float32."""
+    device: str | None = None
+    """Where such a model runs (`cuda:1`); None is the CPU."""
+
+    @property
+    def local(self) -> dict[str, Any]:
+        """How a model that only plays runs in this process, as `sampler_for` takes it."""
+        return {"threads": self.threads, "dtype": self.dtype, "device": self.device}
 
     def __post_init__(self) -> None:
         seen: dict[str, Stage] = {}

@@ -140,7 +140,7 @@ def measure(stage: Evaluate, run: StageRun) -> dict[str, Any]:
     from training.collect import close_sampler
 
     taskset = measured_taskset(run.recipe, stage)
-    sampler = sampler_for(run.start, dialect=run.dialect, threads=run.recipe.threads)
+    sampler = sampler_for(run.start, dialect=run.dialect, **run.recipe.local)
     try:
         result = evaluate(
             taskset,

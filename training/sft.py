@@ -27,6 +27,7 @@ from trl.data_utils import pack_dataset
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from agent.adapters import without_peft_warnings
 from agent.dialects import dialect_named
 from agent.local import bf16_is_fast
 from agent.model_cache import no_progress_bars, save_tokenizer
@@ -39,7 +40,7 @@ from tools.errors import ConfigError, nearest
 from tools.record import record
 from training.files import MODEL, append_metrics, last_checkpoint, publish, rewind_metrics
 from training.launch import world
-from training.lora import ADAPTER, lora_config, merged, without_peft_warnings
+from training.lora import ADAPTER, lora_config, merged
 from training.messages import holds_messages, read_messages
 from training.progress import Progress
 from training.recipe import SFT, StageRun

@@ -45,6 +45,8 @@ class Options:
     timeout_s: float = 120.0
     """Longest wait for a server."""
     threads: int | None = None
+    dtype: str | None = None
+    device: str | None = None
     yes: bool = False
     as_json: bool = False
     save: Path | None = None
@@ -211,10 +213,17 @@ def make_sampler(options: Options, spec: str, blobs: BlobStore | None = None) ->
     from agent.chat import ChatSampler
     from agent.models import sampler_for
 
-    sampler = sampler_for(spec, dialect=options.dialect, base_url=options.base_url, threads=options.threads)
+    sampler = sampler_for(
+        spec,
+        dialect=options.dialect,
+        base_url=options.base_url,
+        threads=options.threads,
+        dtype=options.dtype,
+        device=options.device,
+        timeout_s=options.timeout_s,
+    )
     if isinstance(sampler, ChatSampler):
         sampler.blobs = blobs
-        sampler.timeout_s = options.timeout_s
         sampler.max_retries = 2  # a person is waiting
     return sampler
 

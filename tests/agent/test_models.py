@@ -187,7 +187,7 @@ def test_a_folder_without_a_model_names_the_checkpoints_inside_it(tmp_path: Path
     shutil.copytree(tiny, tmp_path / "sft" / "checkpoint-10")
     assert str(tmp_path / "sft" / "checkpoint-10") in complaint(str(tmp_path))
     (tmp_path / "adapter_config.json").write_text("{}")
-    assert "LoRA adapter" in complaint(str(tmp_path))
+    assert "which model its adapters are for" in complaint(str(tmp_path))
     (tmp_path / "a_file").touch()
     assert "is a file" in complaint(str(tmp_path / "a_file"))
 
