@@ -19,6 +19,7 @@ from agent.chat import ChatSampler, ServerError
 from agent.sampler import Sampler, SamplingParams
 from envs.message import Message
 from envs.trajectory import Step, Trajectory
+from evals.cost import MeteredSampler
 from tools.errors import ConfigError
 
 _LONGEST_WAIT_S = 30.0
@@ -105,6 +106,8 @@ class PatientSampler:
         self.wait_s = wait_s
         self.answered = False
         """The server has answered once: that it does not now is no mistake in its address."""
+        self.known = False
+        """It has in an earlier session of the run."""
 
     async def sample(
         self,
@@ -123,6 +126,8 @@ class PatientSampler:
                 except Exception as error:
                     wait = self.wait_of(error)
                     if wait is None:
+                        if self.known and _is_gone(error):
+                            raise _given_up(error) from error
                         raise
                     self.gate.shrink(began)
                     if attempt == self.retries:
@@ -145,15 +150,23 @@ class PatientSampler:
                 again = cause.status_code in (408, 409, 429) or cause.status_code >= 500
                 return _retry_after(cause) if again else None
             return 0.0
-        if not isinstance(error, ConfigError) or not self.answered:
+        if not isinstance(error, ConfigError):
             return None
+        if isinstance(cause, openai.APIConnectionError):
+            return 0.0 if self.answered else None
         nonsense = isinstance(cause, AttributeError | TypeError | ValueError)
-        return 0.0 if nonsense or isinstance(cause, openai.APIConnectionError) else None
+        return 0.0 if nonsense and (self.answered or self.known) else None
 
 
 def patient(sampler: Sampler, most: int) -> Sampler:
     """`sampler` behind a gate where it talks to a server; itself otherwise."""
     return PatientSampler(sampler, most) if isinstance(sampler, ChatSampler) else sampler
+
+
+def patience_of(sampler: Sampler) -> PatientSampler | None:
+    """The gate that `sampler` asks through; None where it asks no server."""
+    inner = sampler.inner if isinstance(sampler, MeteredSampler) else sampler
+    return inner if isinstance(inner, PatientSampler) else None
 
 
 def _retry_after(error: Any) -> float:
@@ -164,11 +177,16 @@ def _retry_after(error: Any) -> float:
         return 0.0
 
 
-def _given_up(error: Exception) -> Exception:
-    """What is raised when the tries are used up: a server that is gone stops the run, anything else one episode."""
+def _is_gone(error: Exception) -> bool:
+    """Nobody answers at the server's address."""
     import openai
 
-    if isinstance(error.__cause__, openai.APIConnectionError) and isinstance(error, ConfigError):
+    return isinstance(error, ConfigError) and isinstance(error.__cause__, openai.APIConnectionError)
+
+
+def _given_up(error: Exception) -> Exception:
+    """What is raised when the tries are used up: a server that is gone stops the run, anything else one episode."""
+    if _is_gone(error):
         hint = "what has finished is kept; the same command goes on when the server is back"
         return InfrastructureError(f"{error}, though it did before", hint=hint)
     return error if isinstance(error, ServerError) else ServerError(str(error))

@@ -17,7 +17,7 @@ from envs.log import TrajectoryLog
 from envs.rubric import Rubric
 from envs.task import Taskset
 from envs.trajectory import Trajectory
-from evals.adaptive import Gate, InfrastructureError, PatientSampler
+from evals.adaptive import Gate, InfrastructureError, patience_of
 from evals.cost import Prices, cost_of
 from evals.index import Entry, IndexWriter, latest_entries, read_episodes, read_index
 from evals.judge import Judge, judge_cost, judged_rubric, judging
@@ -101,7 +101,10 @@ class Run:
                     self.judge.open(self.folder.root / "judge.jsonl")
                     before = read_episodes(self.folder, unjudged)
                     playing = judging(playing, before, self.judge, self.taskset.rubric.headline, concurrency)
-                gate = sampler.gate if isinstance(sampler, PatientSampler) else None
+                patience = patience_of(sampler)
+                if patience is not None:
+                    patience.known = any(sample.scored for sample in self.done.values())
+                gate = patience.gate if patience else None
                 with progress_bar(self.taskset.name, len(todo) + len(unjudged), shown=progress) as advance:
                     asyncio.run(self.keep(playing, log, advance, gate))
         except OSError as error:

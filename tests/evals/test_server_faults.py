@@ -143,6 +143,16 @@ def test_a_server_that_goes_away_ends_the_run_and_the_same_command_goes_on(tmp_p
     assert (result.errors, result.scored) == (0, 48)
 
 
+def test_a_server_that_a_run_knows_may_begin_with_nonsense_and_is_missed_at_once(tmp_path: Path) -> None:
+    with AnsweringServer() as server:
+        play(server, tmp_path, n=4)
+    with AnsweringServer(lambda number: Say(body="<html>warming up</html>") if number < 8 else None) as server:
+        result = play(server, tmp_path, n=8)
+    assert (result.errors, result.scored) == (0, 16)
+    with pytest.raises(InfrastructureError, match="though it did before"):
+        play(server, tmp_path)
+
+
 def test_an_address_where_nobody_ever_answered_is_a_mistake_said_at_once(tmp_path: Path) -> None:
     server = AnsweringServer()
     server.__enter__()
