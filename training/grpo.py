@@ -15,8 +15,9 @@ from agent.sampler import Sampler
 from envs.task import Taskset
 from training.collect import stage_taskset
 from training.files import last_checkpoint, rewind_metrics
+from training.inputs import held_out_taskset
 from training.progress import Progress
-from training.recipe import GRPO, Recipe, StageRun
+from training.recipe import GRPO, StageRun
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -98,7 +99,7 @@ def _train(
         if stage.server is not None:
             trainer.add_callback(ServedWeights(stage, trainer, tokenizer, run.dialect, run.folder))
         if stage.held_out.every:
-            tasks = _held_out_tasks(run.recipe, stage)
+            tasks = held_out_taskset(run.recipe, stage)
             held_out = HeldOutScores(stage.held_out, tasks, trainer, run.folder, progress.done)
             trainer.add_callback(held_out)
         if trainer.accelerator.is_main_process:
@@ -110,12 +111,6 @@ def _train(
         if held_out:
             held_out.close()
         trainer.close()
-
-
-def _held_out_tasks(recipe: Recipe, stage: GRPO) -> Taskset:
-    from envs.find import find_taskset
-
-    return find_taskset(recipe.taskset, {**recipe.arguments(stage), **stage.held_out.taskset_args})
 
 
 def make_trainer(

@@ -22,6 +22,7 @@ from tools.errors import ConfigError, nearest
 from training.batch import AVERAGING
 from training.files import read_json
 from training.grading import seam_of
+from training.lora import lora_config
 from training.recipe import GRPO
 from training.rollouts import Serving
 from training.sharing import check_tools
@@ -59,10 +60,8 @@ _CHECKPOINTING = (
 def config_for(settings: GRPO, *, out: Path, seed: int) -> GRPOConfig:
     """TRL's config for these settings. Raises `ConfigError` for options that do not exist or do not add up."""
     trl = {_CHECKPOINTING if name == "gradient_checkpointing" else name: value for name, value in settings.trl.items()}
-    _check_names(settings, trl)
     accelerator = torch.cuda.is_available() and not trl.get("use_cpu", False)
-    episodes = settings.tasks_per_step * settings.group_size
-    per_device, accumulation = _split(settings, trl, episodes, int(os.environ.get("WORLD_SIZE", "1")))
+    per_device, accumulation = check_options(settings)
     options: dict[str, Any] = {
         "output_dir": str(out),
         "max_steps": settings.steps,
@@ -96,8 +95,25 @@ def config_for(settings: GRPO, *, out: Path, seed: int) -> GRPOConfig:
     return args
 
 
+def check_options(settings: GRPO) -> tuple[int, int]:
+    """(rows per device and pass, passes per optimiser step). Starts nothing, so that it can be asked at any time.
+
+    Raises `ConfigError` for options that TRL or PEFT does not know or that are ours, for episodes that do not divide,
+    and for what cannot go together.
+    """
+    _check_names(settings, settings.trl)
+    lora_config(settings.lora, settings.name)
+    if settings.lora is not None and settings.server is not None:
+        raise ConfigError(
+            f"{settings.name} trains adapters and samples from a server, which would have to merge them every step",
+            hint="drop lora, or drop server",
+        )
+    episodes = settings.tasks_per_step * settings.group_size
+    return _split(settings, settings.trl, episodes, int(os.environ.get("WORLD_SIZE", "1")))
+
+
 def _check_names(settings: GRPO, trl: Mapping[str, Any]) -> None:
-    known = {field.name for field in dataclasses.fields(GRPOConfig) if field.init}
+    known = {field.name for field in dataclasses.fields(GRPOConfig) if field.init} | {"gradient_checkpointing"}
     for name in trl:
         if name not in known:
             raise ConfigError(f"{settings.name}.trl has {name!r}, which GRPOConfig does not know", nearest(name, known))

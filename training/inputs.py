@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from agent.dialects import dialect_named
 from agent.models import WITHOUT_MODEL, check_model
@@ -19,7 +20,7 @@ from training.selection import filters_of
 
 
 def check_inputs(recipe: Recipe, stages: Sequence[Stage]) -> None:
-    """Raise `ConfigError` when a log, a taskset, a dialect or a model that `stages` name cannot be used.
+    """Raise `ConfigError` when a log, a taskset, a dialect, a model or an option that `stages` name cannot be used.
 
     Each taskset is built once for each set of arguments; no model is made, fetched or loaded, and torch is
     imported only when all else is well.
@@ -32,16 +33,21 @@ def check_inputs(recipe: Recipe, stages: Sequence[Stage]) -> None:
         if isinstance(stage, Collect | Evaluate) and stage.n is not None and stage.n < 1:
             raise ConfigError(f"{stage.name}.n is {stage.n}; it must be at least 1, or none for all tasks")
     built: dict[str, Taskset] = {}
-    for stage in stages:
-        if isinstance(stage, SFT):
-            continue
-        key = json.dumps(recipe.arguments(stage), sort_keys=True, default=str)
+
+    def taskset_for(arguments: Mapping[str, Any]) -> Taskset:
+        key = json.dumps(arguments, sort_keys=True, default=str)
         if key not in built:
-            built[key] = find_taskset(recipe.taskset, recipe.arguments(stage))
+            built[key] = find_taskset(recipe.taskset, arguments)
+        return built[key]
+
+    trained: dict[str, Taskset] = {}
+    for stage in stages:
         if isinstance(stage, Evaluate):
-            measured_taskset(recipe, stage, built[key])
-        else:
-            stage_taskset(recipe, stage, built[key])
+            measured_taskset(recipe, stage, taskset_for(recipe.arguments(stage)))
+        elif not isinstance(stage, SFT):
+            trained[stage.name] = stage_taskset(recipe, stage, taskset_for(recipe.arguments(stage)))
+        if isinstance(stage, GRPO) and stage.held_out.every:
+            held_out_taskset(recipe, stage, taskset_for(held_out_arguments(recipe, stage)))
     for stage in stages:
         if isinstance(stage, Collect):
             filters_of(stage)
@@ -49,9 +55,10 @@ def check_inputs(recipe: Recipe, stages: Sequence[Stage]) -> None:
         check_model(spec)
     for stage in stages:
         if isinstance(stage, GRPO):  # last, as this one needs torch
-            from training.grading import seam_of
+            from training.grpo_config import check_options, check_run
 
-            seam_of(stage)
+            check_run(stage, trained[stage.name])
+            check_options(stage)
 
 
 def measured_taskset(recipe: Recipe, stage: Evaluate, found: Taskset | None = None) -> Taskset:
@@ -60,6 +67,21 @@ def measured_taskset(recipe: Recipe, stage: Evaluate, found: Taskset | None = No
     if stage.n is not None and stage.n > len(taskset.tasks):
         raise ConfigError(f"{stage.name} asks for {stage.n} tasks, and {taskset.name} has {len(taskset.tasks)}")
     return taskset if stage.tools else hide_tools(taskset)
+
+
+def held_out_arguments(recipe: Recipe, stage: GRPO) -> dict[str, Any]:
+    """Of the taskset that a stage is measured on while it trains."""
+    return {**recipe.arguments(stage), **stage.held_out.taskset_args}
+
+
+def held_out_taskset(recipe: Recipe, stage: GRPO, found: Taskset | None = None) -> Taskset:
+    """The tasks that a stage is measured on while it trains; `found` where they have been built already."""
+    taskset = found or find_taskset(recipe.taskset, held_out_arguments(recipe, stage))
+    if stage.held_out.n > len(taskset.tasks):
+        raise ConfigError(
+            f"{stage.name}.held_out.n is {stage.held_out.n}, and {taskset.name} has {len(taskset.tasks)} such tasks"
+        )
+    return taskset
 
 
 def _check_log(path: Path) -> None:

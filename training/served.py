@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, final
 from transformers import TrainerCallback
 
 from agent.vllm_weights import shares_output, with_own_output
-from tools.errors import ConfigError
 from training.files import publish
 from training.grpo_config import passes_per_sampling
 from training.recipe import GRPO
@@ -33,11 +32,6 @@ class ServedWeights(TrainerCallback):
     """Sends the weights to the servers before training and whenever episodes are sampled next."""
 
     def __init__(self, settings: GRPO, trainer: ToolGRPOTrainer, tokenizer: Any, dialect: str, out: Path) -> None:
-        if settings.lora is not None:
-            raise ConfigError(
-                f"{settings.name} trains adapters and samples from a server, which would have to merge them every step",
-                hint="drop lora, or drop server",
-            )
         self.settings = settings
         self.trainer = trainer
         self.tokenizer = tokenizer

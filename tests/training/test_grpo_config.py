@@ -110,6 +110,7 @@ def test_sampling_in_the_process_is_refused_where_weights_are_sharded(
 ) -> None:
     class InProcess:
         own_thread = False
+        policy_version = 0
 
         def serve(self, until: Any) -> None: ...
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from envs.log import append
 from tools.errors import ConfigError
 from training.__main__ import cli
 from training.inputs import check_inputs
-from training.recipe import GRPO, SFT, Collect, Evaluate, Recipe
+from training.recipe import GRPO, SFT, Collect, Evaluate, HeldOut, Recipe
 
 MISTAKES = {
     "grpo taskset=arithmetik": "there is no taskset 'arithmetik'",
@@ -87,6 +88,29 @@ def test_a_slip_in_the_last_stage_stops_a_run_before_its_first(tmp_path: Path) -
     few = (Collect(n=4), Evaluate(n=400, taskset_args={"n": 300}))
     with pytest.raises(ConfigError, match="eval asks for 400 tasks, and arithmetic has 300"):
         check_inputs(Recipe(name="few", model="tiny", stages=few), few)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"micro_batch_size": 5}, "grpo.micro_batch_size is 5; it must divide a process's 32 episodes per step"),
+        ({"trl": {"learning_rat": 1}}, "grpo.trl has 'learning_rat', which GRPOConfig does not know"),
+        ({"trl": {"num_generations": 4}}, "grpo.trl sets num_generations, which group_size decides"),
+        ({"lora": {"rank": 4}}, "grpo.lora has 'rank', which LoraConfig does not know"),
+        ({"lora": {}, "server": "http://127.0.0.1:1"}, "grpo trains adapters and samples from a server"),
+        ({"held_out": HeldOut(every=1, n=64, taskset_args={"n": 40})}, "grpo.held_out.n is 64, and arithmetic has 40"),
+        ({"skip": 28}, "taskset arithmetic has 2 tasks, and a step takes 4 of them"),
+        ({"advantages": "grop"}, "there is no advantages named 'grop'"),
+        ({"share_results": ("serch",)}, "grpo.share_results names 'serch', and arithmetic has no such tool"),
+    ],
+)
+def test_what_grpo_could_not_start_with_is_said_before_what_comes_before_it(
+    fields: dict[str, Any], sentence: str
+) -> None:
+    stages = (Collect(n=4), SFT(), GRPO(start="sft", taskset_args={"n": 30}, **fields))
+    with pytest.raises(ConfigError) as caught:
+        check_inputs(Recipe(name="late", model="tiny", stages=stages), stages)
+    assert str(caught.value).startswith(sentence)
 
 
 def test_what_is_there_passes(tmp_path: Path) -> None:
