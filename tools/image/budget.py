@@ -36,7 +36,7 @@ class ImageBudget:
     def __post_init__(self) -> None:
         least = max(self.min_pixels, self.min_side**2, self.multiple_of**2)
         most = min(self.max_pixels, self.max_side**2 if self.max_side is not None else self.max_pixels)
-        if min(self.min_pixels, self.min_side, self.multiple_of) < 1 or (self.max_images or 1) < 1:
+        if min(self.min_pixels, self.min_side, self.multiple_of) < 1 or self.max_images == 0:
             raise ConfigError("an image budget's limits are whole numbers from 1 on")
         if least > most:
             raise ConfigError(
