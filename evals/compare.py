@@ -46,9 +46,10 @@ class Comparison:
         return plain(asdict(self))
 
 
-def compare(a: Path | str, b: Path | str, metric: str | None = None) -> Comparison:
+def compare(a: Path | str, b: Path | str, metric: str | None = None, *, resamples: int = 10_000) -> Comparison:
     """Compare two run folders by each question's mean over its repeats, errors left out.
 
+    Without `resamples` there is no bootstrap interval, and the comparison costs next to nothing.
     Raises `ConfigError` when the runs share no scored question or lack the score.
     """
     scores_a, scores_b = _scores(a, metric), _scores(b, metric)
@@ -69,7 +70,7 @@ def compare(a: Path | str, b: Path | str, metric: str | None = None) -> Comparis
         mean_b=fmean(means_b[id] for id in shared),
         difference=fmean(differences),
         stderr=paired_stderr(differences),
-        ci95=bootstrap(differences),
+        ci95=bootstrap(differences, resamples=resamples) if resamples else (math.nan, math.nan),
         p_value=mcnemar(len(a_wins), len(b_wins)) if binary else None,
         b_wins=b_wins,
         a_wins=a_wins,

@@ -15,6 +15,7 @@ from typing import Any
 from envs.log import blobs_beside
 from envs.message import Message
 from envs.trajectory import CallRecord, TokenSequence, Trajectory
+from evals.compare import compare
 from evals.index import Entry, latest_entries, read_episodes, read_index
 from evals.result import percent, write_atomic
 from evals.run_folder import RunFolder
@@ -60,8 +61,10 @@ def write_bundle(
         shown = [{**builder.episode(trajectory), "run": number} for trajectory in read_episodes(folder, chosen)]
         kept += shown
         runs.append(run_facts(folder))
-        notes.append(note(len(shown), total))
-    write_page(out, **{**about_runs(runs), "episodes": kept, "images": images, "note": " ".join(notes)})
+        left_out = note(len(shown), total)
+        notes.append(f"{'AB'[number]}: {left_out}" if left_out and len(folders) > 1 else left_out)
+    page = {**about_runs(runs), "comparison": compared(folders), "note": " ".join(filter(None, notes))}
+    write_page(out, **page, episodes=kept, images=images)
     return out
 
 
@@ -69,9 +72,10 @@ def run_facts(folder: RunFolder) -> dict[str, Any]:
     """What the page says of a run as a whole."""
     config, results = folder.read_config() or {}, folder.read_results()
     identity = config.get("identity", {})
+    model = _short(str(identity.get("model", folder.root.name)))
     return {
         "name": str(folder.root),
-        "title": f"{identity.get('taskset', folder.root.name)} · {identity.get('model', folder.root.name)}",
+        "title": f"{identity.get('taskset', folder.root.name)} · {model}",
         "headline": headline(results),
         "metric": metric_of(folder),
         "facts": facts(identity, results),
@@ -94,6 +98,17 @@ def about_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ],
         "runs": list(runs),
     }
+
+
+def compared(folders: Sequence[RunFolder]) -> dict[str, Any] | None:
+    """Two runs question by question, in numbers, or why they cannot be compared; None for one run."""
+    if len(folders) != 2:
+        return None
+    try:
+        found = compare(folders[0].root, folders[1].root, resamples=0).to_json()
+    except ConfigError as error:
+        return {"why": f"The runs cannot be compared: {error}."}
+    return {key: found[key] for key in ("n", "difference", "stderr", "p_value")}
 
 
 def choose(folder: RunFolder, most: int) -> tuple[list[Entry], int]:
@@ -120,13 +135,22 @@ def headline(results: Mapping[str, Any]) -> str:
 def facts(identity: Mapping[str, Any], results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was asked and what was counted, as label and value."""
     found = [(f"{part}.{key}" if part else key, value) for part, key, value in _flat({**results, **identity})]
-    return [(label, value if isinstance(value, str) else json.dumps(value)) for label, value in found if value != ""]
+    return [(label, _fact(value)) for label, value in found if value not in ("", None)]
+
+
+def _fact(value: Any) -> str:
+    """A value for people: four digits are enough."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_fact, value))  # pyright: ignore[reportUnknownArgumentType]
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def note(shown: int, total: int) -> str:
-    """How much of the run the page holds."""
+    """What the page leaves out of the run; empty where it holds all of it."""
     if shown == total:
-        return f"{total} episodes."
+        return ""
     return f"{shown} of {total} episodes are on this page, errors first; all are in samples.jsonl."
 
 
@@ -319,6 +343,16 @@ def _judge(judge: Any) -> str | None:
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _short(model: str) -> str:
+    """The end of a long path.
+
+    >>> _short("/home/me/runs/demo/grpo/model"), _short("org/model")
+    ('…/demo/grpo/model', 'org/model')
+    """
+    parts = Path(model).parts
+    return model if len(parts) <= 3 else f"…/{'/'.join(parts[-3:])}"
 
 
 def _flat(values: Mapping[str, Any], part: str = "") -> list[tuple[str, str, Any]]:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 from envs.log import blobs_beside
 from evals.decode import decoder_of_run
 from evals.index import Entry, latest_entries, read_episode, read_index
-from evals.report import Decode, PageBuilder, about_runs, header, page_text, run_facts
+from evals.report import Decode, PageBuilder, about_runs, compared, header, page_text, run_facts
 from evals.run_folder import RunFolder
 from evals.show import metric_of, natural_key
 from tools.errors import ConfigError
@@ -55,7 +55,8 @@ class Viewer:
                 episodes.append({**header(entry.sample, run.metric), "run": number, "number": entry.offset})
         about = about_runs([run_facts(run.folder) for run in self.runs])
         note = f"{len(episodes)} episodes, read when you open them. Reload to see what is new."
-        return page_text({**about, "episodes": episodes, "images": {}, "note": note}, live=True)
+        page = {**about, "comparison": compared([run.folder for run in self.runs]), "note": note}
+        return page_text({**page, "episodes": episodes, "images": {}}, live=True)
 
     def episode(self, run: int, offset: int) -> dict[str, Any] | None:
         """The episode whose line begins at `offset`, with its images; None where there is none."""

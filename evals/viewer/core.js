@@ -2,13 +2,13 @@
 // Everything from the episodes reaches the page through textContent: an episode may hold hostile markup.
 
 const page = JSON.parse(document.getElementById("data").textContent);
-const runs = page.runs || [{ name: "", headline: page.headline, metric: page.metric }];
+const runs = page.runs || [{ title: page.title, headline: page.headline, metric: page.metric, facts: page.facts }];
 const SOURCES = { p: "prompt", m: "model", t: "tool", e: "env", f: "forced" };
 const KINDS = ["all", "right", "wrong", "error", "truncated"];
 const STEP = 300;
 const state = {
   kind: "all", query: "", stop: "", tool: "", run: "", index: 0, view: "messages", onlyLoss: false,
-  page: "episode", shown: STEP, sort: null, down: false, pair: null, ticket: 0,
+  page: "samples", shown: STEP, sort: null, down: false, pair: null, ticket: 0,
 };
 let visible = [];
 
@@ -72,12 +72,8 @@ async function whole(episode) {
 // ---- the list
 
 function drawFrame() {
-  document.getElementById("title").textContent = page.title;
-  document.getElementById("headline").textContent = page.headline;
-  const facts = document.getElementById("facts");
-  for (const [label, value] of page.facts) {
-    facts.append(el("tr", null, el("td", null, label), el("td", null, value)));
-  }
+  document.getElementById("cards").replaceChildren(...runs.map((run, at) =>
+    el("div", { class: "card" }, badge(at), el("div", null, el("h1", null, run.title), el("div", { class: "score" }, run.headline)))));
   document.getElementById("note").textContent = page.note;
   const filters = document.getElementById("filters");
   for (const kind of KINDS) {
@@ -87,16 +83,35 @@ function drawFrame() {
     );
   }
   const search = document.getElementById("search");
-  if (page.live) search.placeholder = "Search ids, answers, targets, errors ( / )";
+  if (page.live) search.placeholder = "Search ids, answers, targets, errors";
   search.addEventListener("input", (event) => {
     state.query = event.target.value.toLowerCase();
     refilter();
   });
   const choices = document.getElementById("choices");
-  choices.append(choice("stop", "any ending", new Set(page.episodes.map((episode) => episode.stop))));
+  const endings = new Set(page.episodes.map((episode) => episode.stop));
+  if (endings.size > 1) choices.append(choice("stop", "any ending", endings));
   const tools = new Set(page.episodes.flatMap((episode) => Object.keys(episode.tools || {})));
   if (tools.size) choices.append(choice("tool", "any tool", [...tools, "(none)"]));
   if (runs.length > 1) choices.append(choice("run", "both runs", ["A", "B"]));
+}
+
+// Which of two runs; nothing where there is one.
+function badge(run) {
+  return runs.length > 1 ? el("span", { class: `badge ${"ab"[run]}` }, "AB"[run]) : null;
+}
+
+// What was asked and what came of it; of two runs side by side, with what differs in bold.
+function drawRun() {
+  const facts = runs.map((run) => new Map(run.facts || []));
+  const labels = [...new Set(facts.flatMap((found) => [...found.keys()]))];
+  const names = el("tr", null, el("td", null, ""), ...runs.map((run, at) => el("td", null, el("div", { class: "group" }, badge(at), run.name || ""))));
+  const rows = labels.map((label) => {
+    const values = facts.map((found) => found.get(label) || "-");
+    const kind = new Set(values).size > 1 ? "differs" : "";
+    return el("tr", { class: kind }, el("td", null, label), ...values.map((value) => el("td", null, value)));
+  });
+  document.getElementById("episode").replaceChildren(el("table", { id: "facts" }, names, ...rows));
 }
 
 function choice(field, all, values) {
@@ -146,11 +161,10 @@ function row(episode, index) {
   const kind = verdict(episode);
   const score = kind === "error" ? "error" : number(episode.score);
   const cut = episode.truncated ? el("span", { class: "truncated", title: episode.stop }, "cut") : null;
-  const name = letter(episode) ? `${letter(episode)} ${episode.name}` : episode.name;
   return el(
     "li",
     { onclick: () => { state.page = "episode"; select(index, true); } },
-    el("div", { class: "name" }, el("span", null, name), cut, el("span", { class: kind }, score)),
+    el("div", { class: "name" }, badge(episode.run || 0), el("span", { class: "id-of" }, episode.name), cut, el("span", { class: kind }, score)),
     el("div", { class: "said" }, `${episode.extracted || episode.answer || episode.failure || episode.stop}`),
   );
 }

@@ -4,13 +4,17 @@ async function drawEpisode() {
   const main = document.getElementById("episode");
   const episode = visible[state.index];
   if (!episode) {
-    main.replaceChildren(el("p", { class: "note" }, "No episode fits the filter."));
+    main.replaceChildren(nothing());
     return;
   }
   if (episode.messages === undefined) main.replaceChildren(el("p", { class: "note" }, "Reading the episode ..."));
   const shown = await card(episode);
   if (visible[state.index] === episode && state.page === "episode") main.replaceChildren(...shown);
   main.parentElement.scrollTop = 0;
+}
+
+function nothing() {
+  return el("p", { class: "empty" }, page.episodes.length ? "No episode fits the filter." : "No episode has finished yet.");
 }
 
 // Title, facts and body of an episode, or why there are none.
@@ -22,7 +26,8 @@ async function card(episode) {
     return [el("p", { class: "wrong" }, `This episode could not be read: ${error.message}`)];
   }
   const body = ticket === "tokens" ? tokenView(episode) : messageView(episode);
-  return [el("h2", null, anchor(episode)), factBar(episode), tabs(), body];
+  const title = el("div", { class: "title" }, el("div", { class: "group" }, badge(episode.run || 0), el("h2", null, episode.name)), tabs());
+  return [title, factBar(episode), body];
 }
 
 function factBar(episode) {
@@ -38,8 +43,8 @@ function factBar(episode) {
     ["sampled tokens", episode.tokens],
     ["prompt tokens", episode.promptTokens],
     ["seconds", number(episode.seconds, 2)],
-    ["of the model", episode.modelSeconds ? number(episode.modelSeconds, 2) : null],
-    ["of tools", episode.toolSeconds ? number(episode.toolSeconds, 2) : null],
+    ["of the model", episode.modelSeconds >= 0.005 ? number(episode.modelSeconds, 2) : null],
+    ["of tools", episode.toolSeconds >= 0.005 ? number(episode.toolSeconds, 2) : null],
     ["cost", episode.cost === null || episode.cost === undefined ? null : `$${number(episode.cost, 5)}`],
     ["seed", episode.seed],
   ];
@@ -47,7 +52,7 @@ function factBar(episode) {
   for (const [label, value] of facts) {
     if (value === null || value === undefined) continue;
     const kind = label === page.metric || (label === "ended" && verdict(episode) === "error") ? verdict(episode) : "";
-    bar.append(el("span", null, `${label} `, el("b", { class: kind }, label === "advantage" ? number(value) : String(value))));
+    bar.append(el("span", null, label, el("b", { class: kind }, label === "advantage" ? number(value) : String(value))));
   }
   return bar;
 }
@@ -55,7 +60,7 @@ function factBar(episode) {
 function tabs() {
   const tab = (view) =>
     el("button", { type: "button", "aria-pressed": String(state.view === view), onclick: () => show(view) }, view);
-  return el("div", null, tab("messages"), tab("tokens"));
+  return el("div", { class: "group" }, tab("messages"), tab("tokens"));
 }
 
 function show(view) {
@@ -69,7 +74,7 @@ function messageView(episode) {
   let at = 0;
   for (const message of episode.messages) {
     const seconds = message.role === "assistant" ? (episode.turnSeconds || [])[at++] : null;
-    const took = seconds && seconds.model ? ` · ${number(seconds.model, 2)} s` : "";
+    const took = seconds && seconds.model >= 0.005 ? ` · ${number(seconds.model, 2)} s` : "";
     const turn = el("section", { class: `turn ${message.role}` }, el("div", { class: "role" }, message.role + took));
     if (message.reasoning) turn.append(el("div", { class: "text reasoning" }, message.reasoning));
     turn.append(...contents(message.parts, "text"));
@@ -85,7 +90,8 @@ function callView(call) {
   const head = el("div", { class: "head" }, el("b", null, call.name || "unreadable call"));
   head.append(el("span", { class: call.outcome === "ok" ? "right" : "wrong" }, call.outcome || "did not run"));
   if (call.seconds !== null) head.append(el("span", { class: "note" }, `${number(call.seconds, 2)} s`));
-  return el("div", { class: "call" }, head, el("pre", null, call.shown), ...contents(call.result || [], "pre"));
+  const result = call.result ? [el("div", { class: "role" }, "result"), ...contents(call.result, "pre")] : [];
+  return el("div", { class: "call" }, head, el("pre", null, call.shown), ...result);
 }
 
 function contents(parts, kind) {

@@ -1,12 +1,21 @@
 // ---- pages, keys and start
 
-const PAGES = { samples: drawTable, plots: drawPlots, compare: drawCompare, episode: drawEpisode };
+const PAGES = { samples: drawTable, episode: drawEpisode, compare: drawCompare, plots: drawPlots, run: drawRun };
 
 function draw() {
-  const names = Object.keys(PAGES).filter((name) => name !== "compare" || page.episodes.length > 1);
+  const names = Object.keys(PAGES).filter((name) => name !== "compare" || runs.length > 1 || pairs().length);
   document.getElementById("pages").replaceChildren(...names.map((name) =>
-    el("button", { type: "button", "aria-pressed": String(state.page === name), onclick: () => { state.page = name; state.pair = null; draw(); } }, name)));
+    el("button", { type: "button", "aria-pressed": String(state.page === name), onclick: () => turnTo(name) }, name)));
+  document.body.classList.toggle("wide", state.page !== "episode");
+  document.getElementById("tools").hidden = ["compare", "run"].includes(state.page);  // they show all, whatever is filtered
   PAGES[state.page]();
+}
+
+function turnTo(name) {
+  state.page = name;
+  state.pair = null;
+  history.replaceState(null, "", `#${name}`);
+  draw();
 }
 
 document.addEventListener("keydown", (event) => {
@@ -19,7 +28,7 @@ document.addEventListener("keydown", (event) => {
     j: () => select(state.index + 1, true),
     k: () => select(state.index - 1, true),
     t: () => show(state.view === "tokens" ? "messages" : "tokens"),
-    o: () => { state.page = state.page === "samples" ? "episode" : "samples"; draw(); },
+    o: () => turnTo(state.page === "samples" ? "episode" : "samples"),
     "/": () => document.getElementById("search").focus(),
   }[event.key];
   if (!act) return;
@@ -27,10 +36,20 @@ document.addEventListener("keydown", (event) => {
   act();
 });
 
+// #samples, #plots ... or #EPISODE; ?view=tokens opens its tokens, ?pair=QUESTION two attempts side by side.
 drawFrame();
-if (page.live && PAGES[location.hash.slice(1)] === undefined && !location.hash) state.page = "samples";
-if (PAGES[location.hash.slice(1)]) state.page = location.hash.slice(1);
+const wanted = new URLSearchParams(location.search);
+if (wanted.get("view") === "tokens") state.view = "tokens";
+const place = location.hash.slice(1);
+const asked = page.episodes.findIndex((episode) => encodeURIComponent(anchor(episode)) === place);
+if (wanted.get("pair")) {
+  state.page = "compare";
+  state.pair = wanted.get("pair");
+} else if (asked >= 0) {
+  state.page = "episode";
+  state.index = asked;
+} else if (PAGES[place]) {
+  state.page = place;
+}
 visible = page.episodes;
-const asked = page.episodes.findIndex((episode) => `#${encodeURIComponent(anchor(episode))}` === location.hash);
-if (asked > 0) state.index = asked;
 refilter();

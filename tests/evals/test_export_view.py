@@ -194,9 +194,15 @@ def test_a_browser_draws_every_view(folder: RunFolder, tmp_path: Path) -> None:
     evals("view", folder.root, folder.root, "--bundle", out)
     table = drawn(f"file://{out}#samples", tmp_path / "p")
     assert len(re.findall(r'<td class="(?:right|wrong|error) num">', table)) == 6 and "<title>pwned" not in table
-    assert "the same on 2" in drawn(f"file://{out}#compare", tmp_path / "p")
+    compare = drawn(f"file://{out}#compare", tmp_path / "p")
+    assert "B − A = +0.0 points" in compare and "the same 2" in compare
+    pair = drawn(f"file://{out}?pair=a#compare", tmp_path / "p")
+    assert pair.count("<h2>a</h2>") == 2 and 'src="data:image/png' in pair
     plots = drawn(f"file://{out}#plots", tmp_path / "p")
-    assert plots.count("<figure>") == 8 and 'class="whisker"' in plots
+    assert plots.count("<figure>") == 4 and 'class="whisker"' in plots and 'class="column b"' in plots
+    tokens = drawn(f"file://{out}?view=tokens#A%20a", tmp_path / "p")
+    assert tokens.count('class="src-tool id"') == 2 and tokens.count('class="model loss id"') == 4
+    assert "m</td>" in drawn(f"file://{out}#run", tmp_path / "p")
     with Viewer([folder]) as viewer:
         live = drawn(f"{viewer.url}#a", tmp_path / "p")
     assert 'src="data:image/png' in live and "<h2>a</h2>" in live
