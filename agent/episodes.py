@@ -8,6 +8,7 @@ from dataclasses import replace
 from agent.event import OnEvent
 from agent.rollout import Limits, rollout, unfinished
 from agent.sampler import Sampler, SamplingParams
+from agent.vision import look_in
 from envs.env import Env
 from envs.seed import derive_seed
 from envs.task import Task, Taskset
@@ -57,6 +58,7 @@ async def episodes(
     import asyncio
 
     params = params or SamplingParams()
+    look_in(sampler, taskset.blobs)
     waiting = iter(todo)
     running: set[asyncio.Task[Trajectory]] = set()
     broken: ConfigError | None = None

@@ -260,12 +260,15 @@ def _local_sampler(spec: str, dialect: str, threads: int | None, dtype: str | No
     from agent.local import TransformersEngine, bf16_is_fast
     from agent.renderer import Renderer
     from agent.token_sampler import TokenSampler
+    from agent.vision import vision_of
 
     if threads is not None:
         torch.set_num_threads(threads)
     # As in training; a model of a few million parameters spends more on the casts than it saves.
     autocast = torch.bfloat16 if dtype is None and bf16_is_fast() and model.num_parameters() > 20e6 else None
-    return TokenSampler(Renderer(tokenizer, written), TransformersEngine(model, tokenizer, autocast=autocast))
+    vision = vision_of(spec, tokenizer)
+    engine = TransformersEngine(model, tokenizer, autocast=autocast, vision=vision)
+    return TokenSampler(Renderer(tokenizer, written, vision=vision), engine)
 
 
 def _heavy_libraries() -> tuple[Any, Any]:

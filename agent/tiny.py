@@ -8,6 +8,7 @@ Fresh from its seed it knows nothing; two CPU-minutes of cold start teach it to 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,8 +140,10 @@ def tiny_folder(seed: int = 0) -> Path:
     return cached_folder(f"tiny{seed}", recipe, lambda folder: tiny_model(folder, seed) and None)
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
+def tiny_tokenizer(words: Iterable[str] = (), special: Iterable[str] = ()) -> PreTrainedTokenizerFast:
     """Bytes, whole words and phrases; every text comes back exactly, and a digit is a token of its own.
+
+    `words` and `special` are further ones, for another tiny model.
 
     >>> tiny_tokenizer().tokenize("Compute 12*7.")
     ['Compute', 'Ġ', '1', '2', '*', '7', '.']
@@ -150,8 +153,8 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
     from transformers import PreTrainedTokenizerFast
 
-    words = chain.from_iterable((word, f"Ġ{word}") for word in WORDS)  # Ġ is a space in the byte alphabet
-    vocabulary = list(dict.fromkeys([*SPECIAL, *sorted(ByteLevel.alphabet()), *words]))
+    whole = chain.from_iterable((word, f"Ġ{word}") for word in (*WORDS, *words))  # Ġ is a space in the byte alphabet
+    vocabulary = list(dict.fromkeys([*SPECIAL, *sorted(ByteLevel.alphabet()), *whole]))
     # Without merges, a piece that is no whole entry falls apart into bytes.
     model = BPE(vocab={entry: index for index, entry in enumerate(vocabulary)}, merges=[], ignore_merges=True)
     backend = Tokenizer(model)
@@ -159,7 +162,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)]
     )
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL])
+    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in (*SPECIAL, *special)])
     backend.add_tokens([AddedToken(phrase, normalized=False) for phrase in PHRASES])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,

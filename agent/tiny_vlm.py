@@ -24,6 +24,15 @@ SPECIAL = (AROUND, IMAGE, WHOLE, "<end_of_utterance>")
 """What Idefics3's processor needs in a tokenizer; it would add what is missing, past the model's last embedding."""
 TEMPLATE = Path(__file__).parent / "templates" / "chatml_hermes_vision.jinja"
 """`agent.tiny`'s, with a picture wherever a message holds one."""
+_SEEN = """
+red green blue yellow orange purple pink brown black white gray cyan light dark color circle square triangle star cross
+ring line arrow box dot digit letter word picture image photo left right top bottom middle corner above below inside
+outside near far between big small larger smaller largest smallest same different many few none count shape where read
+look zoom draw crop open see shown shows detail region part full bbox label zero horizontal vertical maze path start
+goal wall up down turn point points row column chart bar map station stop sign text yes person tree house car road sky
+"""
+SEEN = tuple(_SEEN.split())
+"""Words for what is seen, each one token, beside `agent.tiny.WORDS`."""
 VERSION = 1
 """Raised whenever the code below would make another model of the same seed."""
 
@@ -88,17 +97,13 @@ def tiny_vlm(folder: str | Path, seed: int = 0, shape: Shape | None = None) -> P
 def tiny_vlm_folder(seed: int = 0, size: str = "tiny") -> Path:
     """`tiny_vlm` in the cache: built on first use."""
     shape = SIZES[size]
-    recipe = [VERSION, seed, PHRASES, WORDS, TEXT, repr(shape), TEMPLATE.read_text(encoding="utf-8")]
+    recipe = [VERSION, seed, PHRASES, WORDS, SEEN, TEXT, repr(shape), TEMPLATE.read_text(encoding="utf-8")]
     return cached_folder(f"tiny_vlm-{size}{seed}", recipe, lambda folder: tiny_vlm(folder, seed, shape) and None)
 
 
 def tiny_vlm_tokenizer() -> Any:
-    """`tiny_tokenizer` and the special tokens that stand around and for a picture."""
-    from tokenizers import AddedToken
-
-    tokenizer = tiny_tokenizer()
-    marks = [AddedToken(token, normalized=False, special=True) for token in SPECIAL]
-    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    """`tiny_tokenizer` with words for what is seen, and the special tokens that stand around and for a picture."""
+    tokenizer = tiny_tokenizer(SEEN, SPECIAL)
     tokenizer.chat_template = TEMPLATE.read_text(encoding="utf-8")
     return tokenizer
 

@@ -39,21 +39,17 @@ class Vision:
     picture and weights: while the weights of the towers stand still, a picture that is seen again costs nothing.
     """
 
-    def __init__(
-        self, eyes: Eyes, tokenizer: Any, blobs: BlobStore | None = None, *, source: str = "", memory: int = 512 << 20
-    ) -> None:
+    def __init__(self, eyes: Eyes, tokenizer: Any, blobs: BlobStore | None = None, *, memory: int = 512 << 20) -> None:
         """Join a family's eyes with a tokenizer.
 
         Args:
             eyes: See `agent.vision_families`.
             tokenizer: The model's.
-            blobs: Where pictures are; without one, prompts can be written and nothing can be seen.
-            source: The model folder or hub id that the image processor came from.
+            blobs: Where pictures are; `look_in` adds others. Without any, prompts are written and nothing is seen.
             memory: Bytes of pixels, and of features, that are kept for the next time.
         """
         self.eyes = eyes
-        self.blobs = blobs
-        self.source = source
+        self.stores = [blobs] if blobs is not None else []
         self.placeholder: int = tokenizer.convert_tokens_to_ids(eyes.placeholder)
         self.neutral: int = tokenizer.pad_token_id or 0
         """The id that a model is given in place of a placeholder which belongs to no picture."""
@@ -72,6 +68,11 @@ class Vision:
         """A picture of that size as a prompt holds it. Raises `ValueError` for a size the model cannot take."""
         return tuple(control(part.text) if part.text in self.tags else part for part in self.eyes.parts(size))
 
+    def look_in(self, blobs: BlobStore | None) -> None:
+        """Read pictures from there too: a picture is the same wherever it lies."""
+        if blobs is not None and blobs not in self.stores:
+            self.stores.append(blobs)
+
     def count(self, size: Size) -> int:
         """How many features, and so placeholders, a picture of that size becomes."""
         return sum(part.text == self.eyes.placeholder for part in self.parts(size) if part.kind == "control")
@@ -88,9 +89,9 @@ class Vision:
         """The picture as it was shown, in RGB. Raises `ValueError` where it cannot be read."""
         import PIL.Image
 
-        data = None if self.blobs is None else self.blobs.find(image.sha256)
+        data = next((found for store in self.stores if (found := store.find(image.sha256)) is not None), None)
         if data is None:
-            raise ValueError(f"the picture {image.sha256[:12]} is not in the blob store")
+            raise ValueError(f"the picture {image.sha256[:12]} is in no blob store")
         try:
             picture = PIL.Image.open(io.BytesIO(data)).convert("RGB")
         except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
@@ -143,26 +144,22 @@ class Vision:
         """What `model`'s forward takes beside ids and attention mask; nothing where no row has a picture.
 
         `rows` holds the pictures of each row of `ids_BT` in the order they stand in; `model` is the one with an LM
-        head, not wrapped.
+        head, not wrapped. Raises `ValueError` where a row has other placeholders than its pictures have features.
         """
         images = [image for row in rows for image in row]
         if not images:
             return {}
+        found = (ids_BT == self.placeholder).sum(dim=1).tolist()
+        for index, (row, count) in enumerate(zip(rows, found, strict=True)):
+            wanted = sum(self.count(image.shown_size) for image in row)
+            if count != wanted:  # models check the sum over all rows alone
+                raise ValueError(f"row {index} has {count} placeholders, and its pictures have {wanted} features")
         return self.eyes.inputs(self.features(model, images), [image.shown_size for image in images], ids_BT)
 
     def parameters(self, model: Any) -> list[Any]:
         """All that turns pixels into features: the towers' parameters, adapters in them included."""
         inner = model.base_model
         return [p for name in self.eyes.towers for p in getattr(inner, name).parameters()]
-
-    def save(self, folder: Path) -> None:
-        """Write into a model folder what its source says about pictures."""
-        from transformers.utils.hub import cached_file
-
-        for name in FILES if self.source else ():
-            found: Any = cached_file(self.source, name, _raise_exceptions_for_missing_entries=False)
-            if found is not None:
-                shutil.copyfile(found, folder / name)
 
     def _computed(self, model: Any, images: dict[Key, PlacedImage]) -> dict[Key, Feature]:
         if not images:
@@ -190,13 +187,20 @@ class Vision:
             self._weights = weights
 
 
-def vision_of(source: str, tokenizer: Any, blobs: BlobStore | None = None) -> Vision | None:
-    """The eyes of the model in a folder or on the hub; None for one that reads text only, or of a family unknown here.
+def vision_of(spec: str, tokenizer: Any, blobs: BlobStore | None = None) -> Vision | None:
+    """The eyes of the model that `spec` names; None for one that reads text only, or of a family unknown here.
 
     Image processors are transformers' PIL ones, whether torchvision is there or not: the same pixels everywhere.
+    Raises `ConfigError` for a model that sees and comes without an image processor.
     """
     from transformers import AutoConfig, AutoImageProcessor
 
+    from agent.adapters import base_of
+    from agent.models import model_folder
+
+    source = model_folder(spec)
+    while (base := base_of(source)) is not None:
+        source = model_folder(base)
     local = Path(source).is_dir()
     if local and json.loads((Path(source) / "config.json").read_text(encoding="utf-8")).get("model_type") not in EYES:
         return None
@@ -207,10 +211,29 @@ def vision_of(source: str, tokenizer: Any, blobs: BlobStore | None = None) -> Vi
         processor = AutoImageProcessor.from_pretrained(source, local_files_only=local, backend="pil")
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(
-            f"the model {source} sees, and its image processor cannot be loaded: {in_one_line(error)}",
+            f"the model {spec} sees, and its image processor cannot be loaded: {in_one_line(error)}",
             hint=f"its folder needs {FILES[0]} beside config.json",
         ) from error
-    return Vision(EYES[config.model_type](config, processor), tokenizer, blobs, source=source)
+    return Vision(EYES[config.model_type](config, processor), tokenizer, blobs)
+
+
+def copy_eyes(model: Any, folder: Path) -> None:
+    """Put what a model that sees was loaded with, and its weights do not hold, beside its new weights in `folder`."""
+    from transformers.utils.hub import cached_file
+
+    if model.config.model_type not in EYES:
+        return
+    for name in FILES:
+        found: Any = cached_file(model.name_or_path, name, _raise_exceptions_for_missing_entries=False)
+        if found is not None:
+            shutil.copyfile(found, folder / name)
+
+
+def look_in(sampler: object, blobs: BlobStore | None) -> None:
+    """Tell a sampler that sees where pictures are; nothing for any other."""
+    vision = getattr(getattr(sampler, "renderer", None), "vision", None)
+    if isinstance(vision, Vision):
+        vision.look_in(blobs)
 
 
 def select_rows(model: Any, rows: Any) -> None:

@@ -212,6 +212,7 @@ def make_sampler(options: Options, spec: str, blobs: BlobStore | None = None) ->
     """The sampler of `spec`, with what only a chat server needs filled in."""
     from agent.chat import ChatSampler
     from agent.models import sampler_for
+    from agent.vision import look_in
 
     sampler = sampler_for(
         spec,
@@ -222,6 +223,7 @@ def make_sampler(options: Options, spec: str, blobs: BlobStore | None = None) ->
         device=options.device,
         timeout_s=options.timeout_s,
     )
+    look_in(sampler, blobs)
     if isinstance(sampler, ChatSampler):
         sampler.blobs = blobs
         sampler.max_retries = 2  # a person is waiting

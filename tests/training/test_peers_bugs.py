@@ -40,7 +40,11 @@ PAD = 9
 """The image placeholder; an image of 2 x 3 pixels is six of them."""
 
 CAT, DOG = "c" * 64, "d" * 64
-SIGHT = Sight(placeholder=PAD, features=lambda size: size[0] * size[1], readable=lambda sha256: sha256 != DOG)
+SIGHT = Sight(
+    placeholder=PAD,
+    block=lambda size: (PAD,) * (size[0] * size[1]),
+    unreadable=lambda image: "it is torn" if image.sha256 == DOG else None,
+)
 
 
 def turn(added: tuple[int, ...], said: tuple[int, ...], *, first: bool = False, **fields: Any) -> Step:
@@ -95,7 +99,7 @@ def test_c_an_observation_cut_inside_an_image_is_found(kept: int) -> None:
 
 def test_h_an_unreadable_image_is_a_reason_and_never_another_picture() -> None:
     found = problem(turn((1, *SHOWN), (5,), first=True, images=picture(2, DOG)))
-    assert found == f"row 0: image 0 ({DOG[:12]}) cannot be read"
+    assert found == f"row 0: image 0 ({DOG[:12]}) cannot be read: it is torn"
 
 
 def prepared(trainer: Any) -> Any:
