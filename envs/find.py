@@ -28,13 +28,19 @@ DATA_FILES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 BUILT_IN = {
     "arithmetic": "envs.tasksets.arithmetic:arithmetic",
     "bfcl": "envs.tasksets.bfcl:bfcl",
+    "charts": "envs.tasksets.charts:charts",
+    "counting": "envs.tasksets.counting:counting",
     "geolocate": "envs.tasksets.geolocate:geolocate",
     "math_word": "envs.tasksets.math_word:math_word",
+    "maze": "envs.tasksets.maze:maze",
     "retool_arithmetic": "envs.tasksets.retool:retool_arithmetic",
     "retool_math": "envs.tasksets.retool:retool_math",
     "multimodal_search": "envs.tasksets.multimodal_search:multimodal_search",
     "search_qa": "envs.tasksets.search_qa:search_qa",
+    "spatial": "envs.tasksets.spatial:spatial",
     "toy_arithmetic": "envs.tasksets.arithmetic:toy_arithmetic",
+    "transit_map": "envs.tasksets.transit_map:transit_map",
+    "visual_search": "envs.tasksets.visual_search:visual_search",
     "wiki_search": "envs.tasksets.wiki_search:wiki_search",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -72,7 +73,7 @@ class BlobStore:
             self._memory[image.sha256] = data
         elif not (path := self._path(image)).exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+            partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
             partial.write_bytes(data)
             os.replace(partial, path)  # a reader never meets half a picture
         return image

@@ -160,7 +160,7 @@ def picture_size(maze: Maze, size: int) -> tuple[int, int]:
 
 
 def draw(maze: Maze, size: int) -> PILImage:
-    """The maze, dark walls on white: the start a green disc, each exit its letter, or a square of its colour."""
+    """The maze: grey walls on white, a green disc at the start, each exit its letter, or a square of its colour."""
     import PIL.Image
     import PIL.ImageDraw
 
@@ -174,10 +174,10 @@ def draw(maze: Maze, size: int) -> PILImage:
             left, top = column * side, row * side
             right, bottom = left + side, top + side
             if column + 1 < maze.columns and ((column, row), (column + 1, row)) not in maze.doors:
-                pen.rectangle((right - half - 0.5, top - half, right + half, bottom + half), fill="black")
+                pen.rectangle((right - half - 0.5, top - half, right + half, bottom + half), fill=_WALL)
             if row + 1 < maze.rows and ((column, row), (column, row + 1)) not in maze.doors:
-                pen.rectangle((left - half, bottom - half - 0.5, right + half, bottom + half), fill="black")
-    pen.rectangle((0, 0, width - 1, height - 1), outline="black", width=wall)
+                pen.rectangle((left - half, bottom - half - 0.5, right + half, bottom + half), fill=_WALL)
+    pen.rectangle((0, 0, width - 1, height - 1), outline=_WALL, width=wall)
     x, y = middle(maze, size, maze.start)
     pen.ellipse((x - side / 5, y - side / 5, x + side / 5, y + side / 5), fill=COLOURS["green"])
     for name, cell in maze.exits.items():
@@ -187,6 +187,9 @@ def draw(maze: Maze, size: int) -> PILImage:
         else:
             centred(pen, (x, y), name, font_for_capitals(side * 0.45), COLOURS["red"])
     return picture
+
+
+_WALL = (125, 125, 140)
 
 
 def _side(maze: Maze, size: int) -> float:

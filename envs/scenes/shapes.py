@@ -63,6 +63,11 @@ def scatter(
     return tuple(placed)
 
 
+def plural(name: str) -> str:
+    """`red circles`, `red crosses`."""
+    return f"{name}es" if name.endswith("s") else f"{name}s"
+
+
 def distance(a: Shape, b: Shape) -> float:
     """Between their middles, in pixels."""
     return math.hypot(a.x - b.x, a.y - b.y)
@@ -90,13 +95,20 @@ def ground(size: tuple[int, int], photo: str | None) -> PILImage:
     return PIL.Image.blend(white, open_photo(photo, size), 0.4)
 
 
-def draw(picture: PILImage, shapes: Sequence[Shape]) -> None:
-    """Put the shapes on a picture."""
+def scene(value: Mapping[str, Any]) -> PILImage:
+    """The picture of a scene: `size`, `photo` (a name, or None), `shapes`, and perhaps a `ruler` at its foot."""
     import PIL.ImageDraw
 
+    picture = ground((value["size"][0], value["size"][1]), value["photo"])
     pen = PIL.ImageDraw.Draw(picture)
-    for one in shapes:
+    for one in from_json(value["shapes"]):
         _PENS[one.kind](pen, one, COLOURS[one.colour])
+    if ruler := value.get("ruler"):
+        x, y, length = ruler["x"], ruler["y"], ruler["length"]
+        pen.line((x, y, x + length, y), fill="black", width=2)
+        for end in (x, x + length):
+            pen.line((end, y - 3, end, y + 3), fill="black", width=2)
+    return picture
 
 
 def _circle(pen: ImageDraw, one: Shape, fill: tuple[int, int, int]) -> None:

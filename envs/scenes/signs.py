@@ -71,13 +71,14 @@ def from_json(value: list[Any]) -> Sign:
 
 
 def meadow(size: tuple[int, int], seed: int) -> PILImage:
-    """A ground of soft patches, for when there is no photograph: noise, enlarged."""
+    """A ground of soft, pale patches, for when there is no photograph: noise, enlarged."""
     import PIL.Image
 
     rng = random.Random(seed)
-    small = (8, 6)
-    noise = bytes(rng.randrange(70, 190) for _ in range(small[0] * small[1] * 3))
-    return PIL.Image.frombytes("RGB", small, noise).resize(size, PIL.Image.Resampling.BICUBIC)
+    columns, rows = 8, 6
+    greys = [rng.randrange(110, 175) for _ in range(columns * rows)]
+    noise = bytes(grey + rng.randrange(-14, 15) for grey in greys for _ in range(3))
+    return PIL.Image.frombytes("RGB", (columns, rows), noise).resize(size, PIL.Image.Resampling.BICUBIC)
 
 
 def draw(scene: Mapping[str, Any]) -> PILImage:

@@ -1,0 +1,162 @@
+"""Mazes to find a way through, with a pen to draw the way: ViLaSR's (arXiv 2506.09965), as small as a model needs.
+
+`path` asks for the directions from the green disc to the exit; any that lead there are right. `exit` marks several
+exits of which one can be reached, and asks which: an answer of one word for which the whole way must be followed.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Literal, TypeAlias
+
+from envs.rewards import correct, has_answer, tool_calls, tool_errors
+from envs.rewards.visual import reflections, vilasr
+from envs.rubric import Rubric
+from envs.scenes import mazes
+from envs.scenes.drawn import Asked, Scene, Split, Style, View, drawn_taskset, pens, point_for, scenes, view_of
+from envs.scenes.mazes import Cell, Maze
+from envs.scenes.pens import COLOURS
+from envs.scoring import tagged
+from envs.task import Taskset
+from tools.errors import ConfigError
+from tools.image.coordinates import Convention
+
+Ask: TypeAlias = Literal["path", "exit"]
+
+ABOUT = (
+    "Find the way through the maze in the picture. You may draw on it with path_tracer, a line at a time, and look at"
+    " what you drew. End with <answer>...</answer>."
+)
+
+
+def maze(
+    split: Split = "train",
+    n: int = 1000,
+    seed: int = 0,
+    cells: int = 6,
+    shown: int = 384,
+    ask: Ask = "path",
+    exits: int = 3,
+    marks: Literal["letters", "colours"] = "letters",
+    lines_per_call: int = 0,
+    coordinates: Convention = "pixel",
+    style: Style = "full",
+    reward: Literal["correct", "vilasr"] = "correct",
+) -> Taskset:
+    """Mazes: say the way, or which exit can be reached, after drawing it.
+
+    Args:
+        split: `train`, `val` or `test`; they share no maze.
+        n: How many tasks. The first tasks are the same for every `n`.
+        seed: Another seed gives other mazes of the same split.
+        cells: Cells in a row and in a column, 2 to 30.
+        shown: Width and height of the picture in pixels.
+        ask: `path`, directions to the only exit; `exit`, which of several can be reached.
+        exits: How many exits `exit` has: guessing is right once in so many.
+        marks: What an exit is marked with: a letter, or a square of its colour.
+        lines_per_call: Straight lines the gold draws with one call, looking at the picture in between; 0: all at once.
+        coordinates: How the drawing tool takes points: `pixel`, `unit`, `per_mille` or `unit_square_padded`.
+        style: `full` sentences; `short` for a tiny model: no system message, one word, no captions, moves by letter.
+        reward: 1 for a right answer, or ViLaSR's.
+    """
+    if not 2 <= cells <= 30:
+        raise ConfigError(f"cells is {cells}; it goes from 2 to 30")
+    if shown < 6 * cells:
+        raise ConfigError(f"{cells} cells in {shown} pixels cannot be seen", hint=f"shown={6 * cells} or more")
+    names = list("ABCDEF") if marks == "letters" else [name for name in COLOURS if name not in _DRAWN]
+    most = min(len(names), cells * cells // 4)
+    if ask == "exit" and not 2 <= exits <= most:
+        raise ConfigError(f"exits is {exits}; with {cells} cells and {marks} it goes from 2 to {most}")
+    called = names[: exits if ask == "exit" else 1]
+    view = view_of(shown, coordinates, style)
+
+    def draw_one(rng: random.Random) -> Scene | None:
+        made = mazes.make(rng, cells, cells, called)
+        return _scene(made, ask, shown, view, lines_per_call)
+
+    stem = f"maze-{split}-{ask}-{cells}-s{seed}"
+    return drawn_taskset(
+        "maze",
+        stem,
+        scenes(f"{stem}-{exits}-{marks}-{shown}", split, n, draw_one),
+        draw=lambda scene: mazes.draw(mazes.from_json(scene["maze"]), scene["size"][0]),
+        tools=lambda gallery: pens(gallery, view)[1:],
+        view=view,
+        about=ABOUT,
+        rubric=_rubric(reward),
+    )
+
+
+def leads_out(given: str, expected: Any) -> bool:
+    """Whether an answer is right: the name of the exit, or moves that lead to it and through no wall.
+
+    >>> corridor = {"doors": ["10"], "start": [0, 0], "exits": {"A": [1, 0]}}    # two cells, a door between them
+    >>> leads_out("Right.", {"maze": corridor}), leads_out("up, right", {"maze": corridor}), leads_out("b", "B")
+    (True, False, True)
+    """
+    if isinstance(expected, str):
+        return given.strip().strip(".").casefold() == expected.casefold()
+    made, moves = mazes.from_json(expected["maze"]), mazes.read_moves(given)
+    return moves is not None and mazes.walk(made, moves) == next(iter(made.exits.values()))
+
+
+def _scene(made: Maze, ask: Ask, shown: int, view: View, lines_per_call: int) -> Scene | None:
+    ways = {name: mazes.way(made, cell) for name, cell in made.exits.items()}
+    name, way = next((name, way) for name, way in ways.items() if way is not None)
+    if len(way) < 3:
+        return None
+    moves = mazes.moves_of(way)
+    full = view.style == "full"
+    said = ", ".join(moves) if full else " ".join(move[0].upper() for move in moves)
+    drawing = {"size": list(mazes.picture_size(made, shown)), "maze": mazes.to_json(made)}
+    if ask == "exit":
+        question, answer, said = (
+            f"Which of the exits {', '.join(made.exits)} can be reached from the green disc?",
+            name,
+            name,
+        )
+    else:
+        exit_is = f"the {name} square" if name in COLOURS else name
+        question = f"Which moves lead from the green disc to {exit_is}? Answer with up, down, left, right, in order."
+        answer = {"maze": drawing["maze"]}
+    return Scene(
+        drawing=drawing,
+        question=question if full else "exit?" if ask == "exit" else "way?",
+        answer=answer,
+        said=said,
+        calls=_traced(made, way, shown, view, lines_per_call),
+        info={"moves": len(moves), "way": [list(cell) for cell in way]},
+    )
+
+
+def _traced(made: Maze, way: list[Cell], shown: int, view: View, lines_per_call: int) -> tuple[Asked, ...]:
+    """The calls that draw the way, on the picture that the call before gave back."""
+    size = mazes.picture_size(made, shown)
+    lines: list[dict[str, Any]] = []
+    for number, (start, end) in enumerate(mazes.strokes(way), 1):
+        ends = [point_for(mazes.middle(made, shown, cell), view.convention, size) for cell in (start, end)]
+        lines.append({"index": 1, "start_point_2d": ends[0], "end_point_2d": ends[1], "label": str(number)})
+    step = lines_per_call or len(lines)
+    groups = [lines[first : first + step] for first in range(0, len(lines), step)]
+    return tuple(("path_tracer", {"items": group}, "I draw the way as far as I see it.") for group in groups)
+
+
+def _rubric(reward: str) -> Rubric:
+    return Rubric(
+        rewards={
+            "correct": (correct(tagged, leads_out), float(reward == "correct")),
+            **(
+                {"vilasr": (vilasr(lambda given, right: float(leads_out(given, right))), 1.0)}
+                if reward == "vilasr"
+                else {}
+            ),
+            "tool_calls": (tool_calls(), 0.0),
+            "tool_errors": (tool_errors(), 0.0),
+            "reflections": (reflections(), 0.0),
+            "has_answer": (has_answer(tagged), 0.0),
+        }
+    )
+
+
+_DRAWN = ("green", "red", "blue", "black")
+"""Colours of the start and of what is drawn: no exit has them."""

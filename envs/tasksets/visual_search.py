@@ -1,0 +1,199 @@
+"""A small sign on a large picture: unreadable where the model first sees it, readable after the right zoom.
+
+The picture is scaled down on entry, so that the letters of a sign are `capital` pixels high, less than any reader can
+make out; the zoom cuts from the picture as it was. The form of V* (arXiv 2312.14135) and DeepEyes (arXiv 2505.14362),
+with an answer that is exact.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Literal
+
+from envs.rewards import correct, has_answer, tool_calls, tool_errors
+from envs.rewards.visual import deepeyes, deepeyes_v2
+from envs.rubric import Rubric
+from envs.scenes import signs as sign_boards
+from envs.scenes.drawn import Scene, Split, Style, View, box_for, drawn_taskset, scenes, view_of
+from envs.scenes.pens import UNMISTAKABLE, word
+from envs.scenes.photos import photos_of
+from envs.scoring import tagged
+from envs.task import Taskset
+from tools.errors import ConfigError
+from tools.image import Gallery, ImageBudget, ZoomRule, image_tools
+from tools.image.coordinates import Convention
+from tools.record import record
+from tools.tool import Tool
+
+ABOUT = (
+    "Answer the question about the picture. What is too small to read can be zoomed into with image_zoom_in_tool, as"
+    " often as needed. End with <answer>...</answer>: exactly what is written, without further words."
+)
+LARGE_PHOTO = (5000, 3000)
+"""A photograph of 15 megapixels, as phones take them; `size=5000x3000` asks for it."""
+
+
+@record
+class _Dials:
+    size: tuple[int, int]
+    view: View
+    letters: str
+    length: int
+    signs: int
+    needs_tool: float
+    capitals: tuple[int, int]
+    """How high the capitals of an unreadable and of a readable sign are, in pixels of the picture."""
+    photos: tuple[str, ...]
+    """Empty: a ground is drawn."""
+
+
+def visual_search(
+    split: Split = "train",
+    n: int = 1000,
+    seed: int = 0,
+    size: str = "2560x1920",
+    shown: int = 512,
+    capital: float = 2.5,
+    letters: str = UNMISTAKABLE,
+    length: int = 4,
+    signs: int = 1,
+    needs_tool: float = 1.0,
+    photos: str = "skimage",
+    coordinates: Convention = "pixel",
+    style: Style = "full",
+    reward: Literal["correct", "deepeyes", "deepeyes_v2"] = "correct",
+) -> Taskset:
+    """What is written on a tiny sign on a large photograph: zoom in, and read it.
+
+    Args:
+        split: `train`, `val` or `test`; they share no photograph and no scene.
+        n: How many tasks. The first tasks are the same for every `n`.
+        seed: Another seed gives other scenes of the same split.
+        size: Width and height of the picture, as `2560x1920`.
+        shown: The model sees a picture at most so many pixels wide or high, and a zoomed part enlarged to it.
+        capital: How high the capitals of a sign are where the model first sees it, in pixels.
+        letters: The characters that are written.
+        length: How many of them a sign has.
+        signs: How many signs there are, each with a frame of another colour; the question names one.
+        needs_tool: The share of tasks whose sign is too small to be read; in the others it is large enough.
+        photos: `skimage`, `sklearn`, `matplotlib` or `packages` (what they ship), a folder, or `none`: drawn grounds.
+        coordinates: How the zoom tool takes boxes: `pixel`, `unit`, `per_mille` or `unit_square_padded`.
+        style: `full` sentences; `short` for a tiny model: no system message, one word, no captions.
+        reward: 1 for the right answer, DeepEyes', or DeepEyesV2's.
+    """
+    if not 1 <= length <= 40 or not letters:
+        raise ConfigError(f"a sign of {length} of the characters {letters!r} cannot be written")
+    if not 1 <= signs <= len(_FRAMES) or not 0 <= needs_tool <= 1 or not 0.2 <= capital <= 64:
+        raise ConfigError(
+            f"signs={signs}, needs_tool={needs_tool}, capital={capital} do not fit",
+            hint=f"signs goes from 1 to {len(_FRAMES)}, needs_tool from 0 to 1, capital from 0.2 to 64",
+        )
+    wide, high = size_of(size)
+    view = view_of(shown, coordinates, style)
+    scale = max(wide, high) / max(view.budget.shown_size(wide, high))
+    readable = 14 if shown >= 256 else 10
+    dials = _Dials(
+        size=(wide, high),
+        view=view,
+        letters=letters,
+        length=length,
+        signs=signs,
+        needs_tool=needs_tool,
+        capitals=(max(4, round(capital * scale)), round(readable * scale)),
+        photos=() if photos == "none" else photos_of(photos, split),
+    )
+    # A part is shown as large as a picture may be, whatever its proportions: that is what makes a zoom worth while.
+    zoom = ZoomRule(size=ImageBudget(min_pixels=shown * shown, max_pixels=shown * shown, max_side=shown))
+
+    def tools(gallery: Gallery) -> tuple[Tool, ...]:
+        return image_tools(gallery, "image_zoom_in_tool", convention=coordinates, zoom=zoom)
+
+    stem = f"visual_search-{split}-{size}-{shown}-s{seed}"
+    return drawn_taskset(
+        "visual_search",
+        stem,
+        scenes(
+            f"{stem}-{letters}{length}-{signs}-{needs_tool}-{capital}-{photos}", split, n, lambda rng: _draw(rng, dials)
+        ),
+        draw=sign_boards.draw,
+        tools=tools,
+        view=view,
+        about=ABOUT,
+        rubric=_rubric(reward),
+    )
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """A size as it is written.
+
+    >>> size_of("2560x1920")
+    (2560, 1920)
+    """
+    wide, cross, high = text.lower().partition("x")
+    if not (cross and wide.isdecimal() and high.isdecimal() and 16 <= int(wide) <= 8000 and 16 <= int(high) <= 8000):
+        raise ConfigError(f"size is {text!r}", hint="width and height in pixels, from 16 to 8000 each: 2560x1920")
+    return int(wide), int(high)
+
+
+def same_writing(given: str, expected: Any) -> bool:
+    """Whether two writings are the same but for case, spaces and punctuation.
+
+    >>> same_writing(" k 4-x7.", "K4X7"), same_writing("K4X", "K4X7"), same_writing("", "")
+    (True, False, False)
+    """
+    plain = ["".join(c for c in text.casefold() if c.isalnum()) for text in (given, str(expected))]
+    return plain[0] == plain[1] != ""
+
+
+def _draw(rng: random.Random, dials: _Dials) -> Scene | None:
+    hidden = rng.random() < dials.needs_tool
+    capital = dials.capitals[0 if hidden else 1]
+    frames = rng.sample(_FRAMES, dials.signs)
+    placed: list[sign_boards.Sign] = []
+    for frame in frames:
+        text = word(rng, dials.letters, dials.length)
+        sign = sign_boards.place(rng, text, frame, capital, dials.size, placed)
+        if sign is None or any(sign.text == other.text for other in placed):
+            return None
+        placed.append(sign)
+    asked = placed[0]
+    scale = dials.view.budget.shown_size(*dials.size)[0] / dials.size[0]
+    margin = (asked.box[3] - asked.box[1]) * 0.4
+    around = (asked.box[0] - margin, asked.box[1] - margin, asked.box[2] + margin, asked.box[3] + margin)
+    box = box_for(
+        tuple(at * scale for at in around),  # pyright: ignore[reportArgumentType] - four of four
+        dials.view.convention,
+        dials.view.budget.shown_size(*dials.size),
+    )
+    which = f"the sign with the {asked.frame} frame" if dials.signs > 1 else "the sign"
+    short = asked.frame if dials.signs > 1 else "sign"
+    look = ("image_zoom_in_tool", {"bbox_2d": box, "label": "sign"}, f"I cannot read {which}, so I zoom in.")
+    return Scene(
+        drawing={
+            "size": list(dials.size),
+            "photo": rng.choice(dials.photos) if dials.photos else None,
+            "seed": rng.randrange(2**31),
+            "signs": [sign_boards.to_json(sign) for sign in placed],
+        },
+        question=f"What is written on {which}?" if dials.view.style == "full" else f"{short}?",
+        answer=asked.text,
+        said=asked.text,
+        calls=(look,) if hidden else (),
+        info={"needs_tool": hidden, "written": True, "box": box},
+    )
+
+
+def _rubric(reward: str) -> Rubric:
+    paid = {"deepeyes": deepeyes(same_writing), "deepeyes_v2": deepeyes_v2(same_writing)}
+    return Rubric(
+        rewards={
+            "correct": (correct(tagged, same_writing), float(reward == "correct")),
+            **({reward: (paid[reward], 1.0)} if reward in paid else {}),
+            "tool_calls": (tool_calls(), 0.0),
+            "tool_errors": (tool_errors(), 0.0),
+            "has_answer": (has_answer(tagged), 0.0),
+        }
+    )
+
+
+_FRAMES = sign_boards.BRIGHT
