@@ -25,8 +25,8 @@ from typing import Any
 from _common import Row, arguments, installed, report, row
 
 from tools.python import Pool, ZygoteSession
-from tools.python.exchange import tree
 from tools.python.isolation import choose_tier
+from tools.python.usage import tree
 
 CELL = "sum([i * i for i in range(100)])"
 IMPORT = "import numpy, sympy, PIL.Image, matplotlib.pyplot"

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, final
 
 from tools.errors import ConfigError
 from tools.python.background import from_background
-from tools.python.session import LOST, CellResult, Ending, Session, SessionDied, SessionLimits, Unsupported
+from tools.python.host import Exit
+from tools.python.report import refused, why_interrupted, why_lost
+from tools.python.session import CellResult, Ending, Session, SessionDied, SessionLimits, Unsupported
 from tools.python.text import Kept, picture_problem, plain
 from tools.python.workdir import new_workdir, passed_environment
 
@@ -98,11 +100,10 @@ class JupyterSession(Session):
         """See `Session.execute`."""
         if not self.alive:
             raise SessionDied("the kernel is not running")
-        if len(code) > self.limits.code_chars:
-            text = f"The code has {len(code)} characters; at most {self.limits.code_chars} are accepted."
-            return CellResult(error=text, ending="error")
+        if answer := refused(code, self.limits):
+            return answer
         limit = self.limits.timeout_s if timeout_s is None else timeout_s
-        return await from_background(self._execute(plain(code), limit))
+        return await from_background(self._execute(code, limit))
 
     async def interrupt(self) -> None:
         """Send SIGINT to the kernel."""
@@ -139,11 +140,10 @@ class JupyterSession(Session):
             if problem := picture_problem(data):
                 raise ConfigError(f"{name}: {problem}")
         await self.put(images)
-        names = ", ".join(images)
         await self._quietly(
             "import io as _io, PIL.Image as _pil\n"
             + "\n".join(f"{name} = _pil.open(_io.BytesIO({name})); {name}.load()" for name in images)
-            + f"\ndel _io, _pil  # {names}"
+            + "\ndel _io, _pil"
         )
 
     async def fork(self) -> Session:
@@ -230,12 +230,15 @@ class JupyterSession(Session):
             ending = await self._follow(request, cell, started + timeout_s)
             if ending in ("timeout", "output"):
                 stopped = await self._stop_cell(request, cell)
-                cell.note = _explain(ending, timeout_s, self.limits, lost=not stopped)
+                if stopped:
+                    cell.note = why_interrupted(ending, self.limits, timeout_s)
+                else:
+                    cell.note = why_lost(ending, self.limits, timeout_s, Exit())
         finally:
             if ending is None:  # cancelled half-way: what the kernel is doing now is anybody's guess
                 self.kill()
         if ending == "died":
-            cell.note = _explain(ending, timeout_s, self.limits, lost=True)
+            cell.note = why_lost(ending, self.limits, timeout_s, Exit())
             self.kill()
         return cell.done(ending or "ok", lost=not self._alive, seconds=time.monotonic() - started)
 
@@ -329,16 +332,3 @@ class _Cell:
             state_lost=lost,
             seconds=seconds,
         )
-
-
-def _explain(ending: Ending, timeout_s: float, limits: SessionLimits, *, lost: bool) -> str:
-    what = {
-        "timeout": f"The code ran longer than {timeout_s:g} seconds",
-        "output": f"The code wrote more than {limits.output_mb} MB",
-        "died": "The Python process died while running this code",
-    }[ending]
-    if ending == "died":
-        return f"{what}. {LOST}"
-    if lost:
-        return f"{what}, could not be interrupted and was killed. {LOST}"
-    return f"{what} and was interrupted. Variables set before are kept."

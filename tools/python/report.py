@@ -1,4 +1,4 @@
-"""Reading what a session reported. Every field was written by untrusted code: it is of the right type, or dropped."""
+"""What a session is told and tells, in words; every field it reported was written by untrusted code, and is checked."""
 
 from __future__ import annotations
 
@@ -8,8 +8,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from tools.python.host import Exit
-from tools.python.session import Ending, SessionLimits
+from tools.python.session import LOST, CellResult, Ending, SessionLimits
 from tools.python.text import picture_problem
+
+
+def refused(code: str, limits: SessionLimits) -> CellResult | None:
+    """The answer to code that cannot be run as it is, and so is not run at all; None for any other."""
+    if len(code) > limits.code_chars:
+        text = f"The code has {len(code)} characters; at most {limits.code_chars} are accepted."
+        return CellResult(error=text, ending="error")
+    try:
+        code.encode()
+    except UnicodeEncodeError as error:
+        text = f"Character {error.start + 1} of the code is half of a surrogate pair ({code[error.start]!a})."
+        return CellResult(error=text, ending="error")
+    return None
 
 
 def text_or_none(value: object) -> str | None:
@@ -58,17 +71,28 @@ def cause_of(exited: Exit) -> str:
     return f" (exit code {exited.status})"
 
 
+def why_interrupted(ending: Ending, limits: SessionLimits, timeout_s: float) -> str:
+    """Why a cell was stopped by a limit that leaves the state as it is, for the model."""
+    return f"{_passed(ending, limits, timeout_s)} and was interrupted. Variables set before are kept."
+
+
 def why_lost(ending: Ending, limits: SessionLimits, timeout_s: float, exited: Exit) -> str:
     """Why the interpreter is gone, for the model."""
+    if ending == "died":
+        return f"The Python process died while running this code{cause_of(exited)}. {LOST}"
+    stubborn = ", could not be interrupted" if ending == "timeout" else ""
+    return f"{_passed(ending, limits, timeout_s)}{stubborn} and was killed. {LOST}"
+
+
+def _passed(ending: Ending, limits: SessionLimits, timeout_s: float) -> str:
     return {
-        "timeout": f"The code ran longer than {timeout_s:g} seconds, could not be interrupted and was killed",
-        "output": f"The code wrote more than {limits.output_mb} MB and was killed",
-        "memory": f"The code used more than {limits.memory_mb} MB of memory and was killed",
-        "processes": f"The code started more than {limits.processes} processes and was killed",
-        "disk": f"The code wrote more than {limits.disk_mb} MB of files and was killed",
-        "cpu": f"The session used its {limits.cpu_s:g} seconds of processor time and was killed",
-        "protocol": "The Python process sent what it must not and was killed",
-        "died": f"The Python process died while running this code{cause_of(exited)}",
+        "timeout": f"The code ran longer than {timeout_s:g} seconds",
+        "output": f"The code wrote more than {limits.output_mb} MB",
+        "memory": f"The code used more than {limits.memory_mb} MB of memory",
+        "processes": f"The code started more than {limits.processes} processes",
+        "disk": f"The code wrote more than {limits.disk_mb} MB of files",
+        "cpu": f"The session used its {limits.cpu_s:g} seconds of processor time",
+        "protocol": "The Python process sent what it must not",
     }[ending]
 
 

@@ -49,6 +49,8 @@ def without_fence(code: str) -> str:
 
 def plain(text: str) -> str:
     """`text` without terminal colours, lone surrogates and NUL."""
+    if text.isascii() and text.isprintable():  # as short results are
+        return text
     clean = _ANSI.sub("", text).replace("\0", "")
     return clean.encode("utf-8", "replace").decode("utf-8")
 

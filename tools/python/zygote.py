@@ -16,14 +16,23 @@ from typing import Any, final
 
 from tools.errors import ConfigError
 from tools.python.background import from_background, in_background
-from tools.python.exchange import Exchange, Outcome, Wire, folder_size, named_by, tasks_of_user, unlinked_size, usage
+from tools.python.exchange import Exchange, Outcome, Wire
 from tools.python.host import Child, Exit, host_for, remove_after
 from tools.python.inside.frames import pack
 from tools.python.isolation import Tier, choose_tier
 from tools.python.profiles import modules_of
-from tools.python.report import limit_hint, pictures, ran_out_of_cpu, text_or_none, why_lost
-from tools.python.session import LOST, CellResult, Ending, Session, SessionDied, SessionLimits
+from tools.python.report import (
+    limit_hint,
+    pictures,
+    ran_out_of_cpu,
+    refused,
+    text_or_none,
+    why_interrupted,
+    why_lost,
+)
+from tools.python.session import CellResult, Ending, Session, SessionDied, SessionLimits
 from tools.python.text import Kept, picture_problem, plain
+from tools.python.usage import folder_size, named_by, tasks_of_user, unlinked_size, usage
 from tools.python.workdir import new_workdir, remove_folder
 
 _GONE = "the interpreter is not running"
@@ -90,11 +99,10 @@ class ZygoteSession(Session):
         """See `Session.execute`."""
         if not self.alive:
             raise SessionDied(_GONE)
-        if len(code) > self.limits.code_chars:
-            text = f"The code has {len(code)} characters; at most {self.limits.code_chars} are accepted."
-            return CellResult(error=text, ending="error")
+        if answer := refused(code, self.limits):
+            return answer
         limit = self.limits.timeout_s if timeout_s is None else timeout_s
-        return (await self.request({"op": "execute", "code": plain(code)}, b"", limit))[0]
+        return (await self.request({"op": "execute"}, code.encode(), limit))[0]
 
     async def request(
         self, message: Mapping[str, Any], blob: bytes, timeout_s: float
@@ -310,11 +318,7 @@ class ZygoteSession(Session):
         note = limit_hint(name, error or "", self.limits)
         if outcome in ("timeout", "output"):
             ending = outcome
-            what = {
-                "timeout": f"The code ran longer than {timeout_s:g} seconds",
-                "output": f"The code wrote more than {self.limits.output_mb} MB",
-            }[outcome]
-            note = f"{what} and was interrupted. Variables set before are kept."
+            note = why_interrupted(outcome, self.limits, timeout_s)
             error = None
         images, problem = pictures(answer, exchange.blob, self.limits.images)
         return CellResult(
@@ -341,7 +345,7 @@ class ZygoteSession(Session):
         return CellResult(
             text=plain(str(kept)),
             ending=ending,
-            note=f"{why_lost(ending, limits, timeout_s, exited)}. {LOST}",
+            note=why_lost(ending, limits, timeout_s, exited),
             state_lost=True,
             seconds=time.monotonic() - started,
         )

@@ -67,6 +67,39 @@ CELLS = [
     "x\u2028y",
     "del x\nx",
     "get_ipython().last_execution_succeeded",
+    "if True:\n    7\nelse:\n    8",
+    "for k in range(2): k",
+    "try:\n    1 / 0\nexcept ZeroDivisionError:\n    print('caught')\nfinally:\n    print('finally')",
+    "import functools\n@functools.cache\ndef f():\n    return 1",
+    "@print\nclass C: pass",
+    "[\n1,\n2,\n]",
+    "print(\n1\n)\n# the end",
+    's = """\nfor x in\n"""\ns',
+    's = """\nif\n"""',
+    "'''\nclass of text'''",
+    "x = 1\r\nx + 1\r\n1 / 0",
+    "x = 1\rx + 1",
+    "match = 3\nmatch",
+    "match 3:\n    case 3: 4",
+    "async def later(): return 5",
+    "x = 1 + \\\n2\nx",
+    "x = (\n1 +\n2)\n\n\nundefined + x",
+    "a, b = 1, 2\na\nb",
+    "'doc'\n__doc__",
+    "from __future__ import annotations\n5",
+    "if True:\n\t6\n7",
+    "x: int = 5\nx",
+    "lambda: 3\n4",
+    "with open('f', 'w') as f: f.write('x')",
+    "2; 3",
+    "x = 2; x\n",
+    "'\\d'",
+    "global g\ng = 3\ng",
+    "x = 4\nglobal x",
+    "if = 3\n4",
+    "while False: pass\nelse: 5",
+    "1\n  # a comment that is indented",
+    "type = 3\ntype",
 ]
 
 SLOW = """
@@ -107,7 +140,17 @@ def test_plain_cells_say_what_they_say_in_ipython() -> None:
     assert not differing
 
 
-@pytest.mark.parametrize(("code", "plain"), [("1 + 1", True), ("%who", False), ("await x", False), ("pwd", False)])
+@pytest.mark.parametrize(
+    ("code", "plain"),
+    [
+        ("1 + 1", True),
+        ("import math\nfor k in range(2):\n    k\nelse:\n    math\nmath.pi", True),
+        ("if True:\n    print(\n        1\n    )\nelse:\n    pass", True),
+        ("%who", False),
+        ("await x", False),
+        ("pwd", False),
+    ],
+)
 def test_only_python_is_run_the_quick_way(code: str, plain: bool) -> None:
     async def play() -> None:
         session = ZygoteSession(LIMITS, profile="bare")

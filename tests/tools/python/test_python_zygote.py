@@ -237,20 +237,24 @@ def test_values_bytes_and_pictures_are_bound(tier: Tier) -> None:
     asyncio.run(play())
 
 
-def test_odd_code_is_an_observation(tier: Tier) -> None:
-    nul, empty, huge, lone, forked, closed = cells(
+def test_code_arrives_as_it_is_or_is_refused(tier: Tier) -> None:
+    nul, colour, huge, wide, lone, empty, forked, closed = cells(
         tier,
         "1 + \0 1",
-        "",
+        "len('\x1b[31m')",
         "#" * 1_000_001,
+        "'" + "\u4e2d" * 900_000 + "'[:2]",
         "'\ud800'",
+        "",
         "import os\nif os.fork() == 0: print('child')\nelse: os.wait()",
         "import sys; sys.stdout.close()",
     )
-    assert nul.result == "2"
+    assert "null bytes" in (nul.error or "")
+    assert colour.result == "5"
+    assert huge.error == "The code has 1000001 characters; at most 1000000 are accepted."
+    assert wide.result == "'\u4e2d\u4e2d'"
+    assert lone.error == "Character 2 of the code is half of a surrogate pair ('\\ud800')."
     assert empty.ending == "ok"
-    assert "1000001 characters" in (huge.error or "")
-    assert lone.ending in ("ok", "error")
     assert forked.text == "child\n"
     assert closed.ending == "ok"
 

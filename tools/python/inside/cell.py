@@ -1,7 +1,8 @@
 """Cells that are Python and nothing else, run as `InteractiveShell.run_cell` runs them and several times faster.
 
 `run_cell` tokenizes a cell twice and compiles each statement twice, to find magics, `!commands`, `?help`, a closing
-semicolon and top-level await. Most cells of a model have none of these, and parse as they stand.
+semicolon and top-level await, and it builds a syntax tree to find the last expression. Most cells of a model have none
+of the former, and their last statement is found in their text.
 """
 
 # IPython has hardly any types.
@@ -9,7 +10,6 @@ semicolon and top-level await. Most cells of a model have none of these, and par
 
 from __future__ import annotations
 
-import ast
 import re
 from types import CodeType
 from typing import Any
@@ -20,14 +20,21 @@ from IPython.core.history import HistoryManager
 from IPython.core.macro import Macro
 
 # Prompts that IPython strips though what follows them may parse with them: `In [1]: x` is an annotation, `...` a value.
-_PROMPT = re.compile(r"^\s*(?:In \[|\.\.\.)", re.MULTILINE)
+# And ends of lines that only Python takes for such.
+_UNUSUAL = re.compile(r"^\s*(?:In \[|\.\.\.)|\r(?!\n)", re.MULTILINE)
 _WORD = re.compile(r"\s*(\w+)")
+# Where the last statement begins, if that is the last line that is not indented, closes no bracket and goes on with no
+# compound statement. Whether it is, is settled by compiling what is before it: nothing compiles that ends within a
+# string, a bracket or a statement.
+_LAST = re.compile(r".*^(?=[^\s)\]}#])(?!(?:elif|else|except|finally)\b)", re.MULTILINE | re.DOTALL)
+_COMPOUND = re.compile(r"(?:if|for|while|with|try|def|class)\b")
+_UNSURE = re.compile(r"(?:async|match)\b|@")
 
 
 class History(HistoryManager):
-    """Kept in memory. The last inputs are plain attributes: setting them as traits costs more than a short cell."""
+    """Kept in memory."""
 
-    _i = _ii = _iii = _i00 = ""  # pyright: ignore[reportAssignmentType]
+    _i = _ii = _iii = _i00 = ""  # pyright: ignore[reportAssignmentType] # plain attributes, see `shell.without_traits`
 
     def store_inputs(self, line_num: int, source: str, source_raw: str | None = None) -> None:
         super().store_inputs(line_num, source, source_raw)
@@ -41,7 +48,7 @@ def run_plain(shell: Any, code: str, transformers: int) -> bool:
     """
     if shell.ast_node_interactivity != "last_expr" or count_transformers(shell) != transformers:
         return False
-    if not code.strip() or _PROMPT.search(code) or (len(code.splitlines()) == 1 and _is_command(shell, code)):
+    if not code.strip() or _UNUSUAL.search(code) or (len(code.splitlines()) == 1 and _is_command(shell, code)):
         return False
     number = shell.execution_count
     try:
@@ -51,7 +58,7 @@ def run_plain(shell: Any, code: str, transformers: int) -> bool:
     shell.execution_count = number + 1
     shell.events.trigger("pre_execute")
     shell.history_manager.store_inputs(number, code, code)
-    with shell.builtin_trap, shell.display_trap:
+    with shell.display_trap:
         shell.last_execution_succeeded = not any(finished(shell.run_code(part)) for part in parts)
     shell.events.trigger("post_execute")
     return True
@@ -66,20 +73,19 @@ def count_transformers(shell: Any) -> int:
 
 
 def _compiled(shell: Any, cell: str, number: int) -> list[CodeType]:
-    """The code objects of a cell: its statements, and its last expression, whose value is shown."""
+    """The code objects of a cell: its statements, and its last one, whose value is shown if it is an expression."""
+    found = _LAST.match(cell)
+    begin = found.end() if found else 0
+    last = cell[begin:]
+    if ";" in last or _UNSURE.match(last):
+        raise ValueError("the last statement may be another than it seems")
+    mode = "exec" if _COMPOUND.match(last) else "single"
     compiler = shell.compile
     flags = compiler.flags
     try:
-        body: list[ast.stmt] = compiler.ast_parse(cell).body
         name = compiler.cache(cell, number, raw_code=cell)
-        shown = body[-1:] if body and isinstance(body[-1], ast.Expr) else []
-        silent = body[: len(body) - len(shown)]
-        parts: list[CodeType] = []
-        if silent:
-            parts.append(compiler(ast.Module(silent, []), name, "exec"))
-        if shown:
-            parts.append(compiler(ast.Interactive(shown), name, "single"))
-        return parts
+        parts = [compiler(cell[:begin], name, "exec")] if begin else []
+        return [*parts, compiler("\n" * cell.count("\n", 0, begin) + last, name, mode)]
     except BaseException:
         compiler.flags = flags
         raise

@@ -60,7 +60,7 @@ class Frames:
 
 def _object(text: bytes) -> dict[str, Any]:
     try:
-        value: object = json.loads(text)
+        value: object = json.loads(text.decode())
     except (ValueError, RecursionError) as error:
         raise BadFrame(f"not JSON: {error}") from error
     if not isinstance(value, dict):

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from _signal import getsignal as handler_of  # signal's own tries, and fails, to make an enum of every handler
 from types import FrameType
 from typing import Any, TextIO, cast
 
@@ -175,6 +176,15 @@ class Shell(InteractiveShell):
             pyplot.close("all")
 
 
+def without_traits(owner: object, *names: str) -> None:
+    """Make plain attributes of some that IPython declares as traits and nobody configures or observes.
+
+    A short cell reads them seventy times, and a trait is a function in Python: half of the time of the cell.
+    """
+    for name in names:
+        setattr(type(owner), name, getattr(owner, name))
+
+
 class Interpreter:
     """A shell with its streams and its interrupt handling."""
 
@@ -187,6 +197,12 @@ class Interpreter:
         config.HistoryManager.hist_file = ":memory:"
         self.shell = Shell.instance(config=config, displayhook_class=Hook, display_pub_class=Publisher)
         cast("Any", self.shell).builtin_trap.__enter__()  # for good: `display` is there between cells too, for threads
+        history = self.shell.history_manager
+        without_traits(self.shell, "execution_count", "last_execution_succeeded", "history_manager")
+        without_traits(self.shell, "display_formatter", "display_trap", "magics_manager", "input_transformer_manager")
+        without_traits(self.shell.displayhook, "shell")
+        without_traits(history, "shell", "outputs", "output_hist_reprs", "input_hist_parsed", "input_hist_raw")
+        without_traits(history, "db_input_cache")
         self.transformers = count_transformers(self.shell)
         self.busy = False
         self.streams()
@@ -249,9 +265,12 @@ class Interpreter:
     def _tidy(self) -> None:
         """Undo what a cell may have done to the parts that the next report needs."""
         try:
-            for stream in {sys.stdout, sys.stderr, self.out, self.err}:
-                stream.flush()
+            self.out.flush()
+            self.err.flush()
+            if sys.stdout is not self.out or sys.stderr is not self.err:
+                sys.stdout.flush()
+                sys.stderr.flush()
         except (ValueError, OSError, AttributeError):
             self.streams()
-        if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None, signal.default_int_handler):
+        if handler_of(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None, signal.default_int_handler):
             self.catch_interrupts()

@@ -10,6 +10,7 @@ It ends when the socket does. Nothing here may start a thread or an event loop b
 
 from __future__ import annotations
 
+import array
 import contextlib
 import gc
 import importlib
@@ -41,6 +42,8 @@ _WARM_UP_OF = {
     "scipy": "import scipy.optimize, scipy.linalg",
 }
 
+_ROOM_FOR_FDS = socket.CMSG_SPACE(8)
+
 
 class Zygote:
     """State of the process between requests."""
@@ -52,6 +55,7 @@ class Zygote:
         self.children: dict[int, int] = {}
         self.to_load: list[str] = list(settings["modules"])
         self.failed: dict[str, str] = {}
+        self.loaded = False
         always_limit()
         at_once, self.program = api.seccomp_programs(shared_pids=self.tier != "full")
         if self.tier != "none":
@@ -88,7 +92,7 @@ class Zygote:
         """Serve until the other side is gone; load the profile's modules while there is nothing to do."""
         self.say({"op": "up"})
         while True:
-            wait = 0.0 if self.to_load else None
+            wait = None if self.loaded else 0.0
             ready, _, _ = select.select([self.control, self.woken], [], [], wait)
             if self.woken in ready:
                 with contextlib.suppress(BlockingIOError):
@@ -99,11 +103,17 @@ class Zygote:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.killpg(pid, signal.SIGKILL)
                 return
-            if not ready and self.to_load:
-                self.load(self.to_load.pop(0))
+            if not ready and not self.loaded:
+                self.load()
 
-    def load(self, name: str) -> None:
-        """Import one module of the profile; what is not installed is simply not there."""
+    def load(self) -> None:
+        """Import one module of the profile, or say that all have been; what is not installed is simply not there."""
+        if not self.to_load:
+            self.loaded = True
+            api.use_huge_pages()
+            self.say({"op": "loaded", "missing": self.failed})
+            return
+        name = self.to_load.pop(0)
         try:
             importlib.import_module(name)
             self.warm((_WARM_UP_OF.get(name, "pass"),))
@@ -111,9 +121,6 @@ class Zygote:
             self.failed[name] = str(error)
         except Exception:
             self.failed[name] = traceback.format_exc(limit=1)
-        if not self.to_load:
-            api.use_huge_pages()
-            self.say({"op": "loaded", "missing": self.failed, "threads": len(os.listdir("/proc/self/task"))})
 
     def serve(self) -> bool:
         """One request. False at the end of the socket."""
@@ -221,14 +228,13 @@ class SessionLoop:
         self.channel.sendall(pack({"op": "ready", "id": 0}))
         while True:
             try:
-                data, fds, _, _ = socket.recv_fds(self.channel, 1 << 20, 2)
+                data, extra, _, _ = self.channel.recvmsg(1 << 16, _ROOM_FOR_FDS, socket.MSG_CMSG_CLOEXEC)
             except KeyboardInterrupt:
                 continue
             if not data:
                 return
-            for fd in fds:
-                os.set_inheritable(fd, False)
-            self.fds += fds
+            for _, _, packed in extra:
+                self.fds += array.array("i", packed)
             for message, blob in frames.feed(data):
                 self.answer(message, blob)
 
@@ -237,7 +243,7 @@ class SessionLoop:
         reply: dict[str, Any] = {"op": "done", "id": message["id"]}
         images = b""
         if message["op"] == "execute":
-            reply |= self.interpreter.run(message["code"])
+            reply |= self.interpreter.run(blob.decode())
             if os.getpid() != self.pid:
                 os._exit(0)  # the code forked and its child came back here: the parent answers, not the child
             images = b"".join(self.interpreter.shell.report.images)
