@@ -152,10 +152,12 @@ def check_command(taskset: str, args: tuple[str, ...], n: int, concurrency: int)
     from envs.find import find_taskset
     from evals.check import check
 
-    found = check(find_taskset(taskset, parse_arguments(args)), n=n, concurrency=concurrency)
+    found = check(find_taskset(taskset, parse_arguments(args)), n=n, concurrency=concurrency, reading=True)
     for problem in found.problems:
         click.echo(f"error: {problem}", err=True)
     click.echo(found.summary)
+    if found.note:
+        click.echo(found.note)
     return 1 if found.problems else 0
 
 

@@ -14,6 +14,7 @@ from envs.message import Message, assistant
 from envs.rubric import RewardError, Rubric
 from envs.task import Task, Taskset
 from envs.trajectory import Stop, Trajectory
+from evals.legible import note_on
 from tools.content import Text
 from tools.errors import ConfigError
 from tools.record import record
@@ -32,13 +33,15 @@ class Check:
     summary: str
     problems: tuple[str, ...]
     """One sentence each; empty when all is well."""
+    note: str | None = None
+    """What an OCR reader makes of pictures with writing, with and without the gold calls."""
 
 
-def check(taskset: Taskset, *, n: int | None = None, concurrency: int = 8) -> Check:
+def check(taskset: Taskset, *, n: int | None = None, concurrency: int = 8, reading: bool = False) -> Check:
     """Play on the first `n` tasks: gold, nothing at all, gold with its answer spoilt, and another task's gold.
 
     Gold must score 1 and meet no tool error; the others must score 0. All task ids must be unique. Raises `RewardError`
-    when a reward is no number.
+    when a reward is no number. With `reading`, an OCR reader looks at pictures in which the answer is written.
     """
     problems = _repeated_ids(taskset.tasks)
     taskset = replace(taskset.take(n), rubric=replace(taskset.rubric, group={}))
@@ -51,7 +54,8 @@ def check(taskset: Taskset, *, n: int | None = None, concurrency: int = 8) -> Ch
         listed.append(f"... and {len(problems) - _LISTED} more")
     counted = ", ".join(f"{count} {kind}" for kind, count in played.items())
     state = f"{len(problems)} problems" if problems else "all right"
-    return Check(summary=f"{taskset.name}: {state} ({len(taskset.tasks)} tasks; {counted})", problems=tuple(listed))
+    summary = f"{taskset.name}: {state} ({len(taskset.tasks)} tasks; {counted})"
+    return Check(summary=summary, problems=tuple(listed), note=note_on(taskset) if reading else None)
 
 
 def scripts_for(task: Task, others: Iterable[Task]) -> dict[str, Script]:
@@ -61,11 +65,17 @@ def scripts_for(task: Task, others: Iterable[Task]) -> dict[str, Script]:
         return scripts
     scripts["gold"] = task.gold
     scripts["wrong answer"] = (*task.gold[:-1], spoilt(task.gold[-1], task.answer))
-    other = next((o for o in others if o.gold and o.answer != task.answer and o.gold != task.gold), None)
+    other = next((o for o in others if o.gold and _differ(o.answer, task.answer) and o.gold != task.gold), None)
     if other is not None:
         scripts["shuffled answer"] = other.gold
     # What gold says cannot be wrong as well: to call nothing, where that is right, or an answer that cannot be spoilt.
     return {kind: script for kind, script in scripts.items() if kind == "gold" or script != task.gold}
+
+
+def _differ(given: Any, right: Any) -> bool:
+    """Whether an answer is another one; of numbers, whether it is more than half off, as near ones may score a part."""
+    numbers = isinstance(given, int | float) and isinstance(right, int | float)
+    return abs(given - right) > abs(right) / 2 if numbers else given != right
 
 
 def spoilt(action: Message, answer: Any) -> Message:

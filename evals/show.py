@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from envs.log import blobs_beside
 from envs.message import Message
 from envs.trajectory import CallRecord, Trajectory
 from evals.index import latest_entries, read_episode, read_index
 from evals.result import EvalResult, rows
 from evals.run_folder import RunFolder, opened
 from evals.sample import name_of_key, target_of
-from tools.content import Content, Text
+from tools.content import BlobStore, Content, Image, Text
 from tools.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -64,28 +65,29 @@ def show_list(path: Path) -> None:
     _console().print(table)
 
 
-def show_episode(path: Path, name: str) -> None:
-    """One episode, whole: what was said, each call with its result, scores and how it ended."""
+def show_episode(path: Path, name: str, console: Console | None = None) -> None:
+    """One episode, whole: what was said, its pictures, each call with its result, scores and how it ended."""
     from rich.rule import Rule
     from rich.text import Text as Styled
 
-    trajectory = find_episode(opened(path), name)
-    console = _console()
+    folder = opened(path)
+    trajectory, blobs = find_episode(folder, name), blobs_beside(folder.samples)
+    console = console or _console()
     console.print(Rule(Styled(name_of(trajectory))))
     for step in trajectory.steps:
         for message in step.observation:
             if message.role != "tool":  # results stand beside their calls
-                _print_message(console, message)
-        _print_message(console, step.action)
+                _print_message(console, message, blobs)
+        _print_message(console, step.action, blobs)
         for call in step.calls:
-            _print_call(console, call)
+            _print_call(console, call, blobs)
         answered = {call.call.id for call in step.calls}
         for call in step.action.tool_calls:
             if call.id not in answered:
                 console.print(Styled(f"  {call.name or 'call'} did not run: {printable(call.raw)}", style="red"))
     for message in trajectory.final:
         if message.role != "tool":
-            _print_message(console, message)
+            _print_message(console, message, blobs)
     console.print(Rule())
     scores = "  ".join(f"{key} {value:g}" for key, value in trajectory.scores.items()) or "no score"
     facts = [f"stop: {trajectory.stop}", f"target: {target_of(trajectory)}", scores, f"seed {trajectory.seed}"]
@@ -139,7 +141,7 @@ def printable(text: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
-def _print_message(console: Console, message: Message) -> None:
+def _print_message(console: Console, message: Message, blobs: BlobStore) -> None:
     from rich.text import Text as Styled
 
     console.print(Styled(message.role, style=f"bold {_COLOUR[message.role]}"))
@@ -148,9 +150,10 @@ def _print_message(console: Console, message: Message) -> None:
     text = text_of(message.content)
     if text:
         console.print(Styled(printable(text)), soft_wrap=True)
+    _print_pictures(console, message.content, blobs)
 
 
-def _print_call(console: Console, record: CallRecord) -> None:
+def _print_call(console: Console, record: CallRecord, blobs: BlobStore) -> None:
     from rich.text import Text as Styled
 
     call = record.call
@@ -163,6 +166,21 @@ def _print_call(console: Console, record: CallRecord) -> None:
     style = "yellow" if record.outcome == "ok" else "red"
     console.print(Styled(f"  {record.outcome} in {record.seconds:.2f} s", style=f"bold {style}"))
     console.print(Styled(_indented(printable(text_of(record.result.content)))), soft_wrap=True)
+    _print_pictures(console, record.result.content, blobs)
+
+
+def _print_pictures(console: Console, content: tuple[Content, ...], blobs: BlobStore) -> None:
+    """Each picture, where the terminal has colours; where its bytes are gone, a line that says so."""
+    from rich.text import Text as Styled
+
+    from agent.repl.pictures import show
+
+    for part in content:
+        if isinstance(part, Image) and console.is_terminal and not console.no_color:
+            try:
+                show(console, blobs.open(part))
+            except ConfigError as error:
+                console.print(Styled(str(error), style="red"), soft_wrap=True)
 
 
 def _indented(text: str) -> str:

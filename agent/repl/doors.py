@@ -105,9 +105,9 @@ async def play(options: Options, taskset_name: str, args: Mapping[str, str], tas
     if task_id is not None and task_id not in tasks:
         raise ConfigError(f"taskset {taskset.name} has no task {task_id!r}", hint=nearest(task_id, list(tasks)[:1000]))
     task = tasks[task_id] if task_id is not None else taskset.tasks[0]
-    screen = Screen(make_console(stderr=True))
+    screen = Screen(make_console(stderr=True), taskset.blobs)
     screen.busy(f"loading {options.model}")
-    sampler = make_sampler(options, options.model)
+    sampler = make_sampler(options, options.model, taskset.blobs)
     screen.idle()
     try:
         env = taskset.env(task)
@@ -132,7 +132,7 @@ async def play(options: Options, taskset_name: str, args: Mapping[str, str], tas
     else:
         print(trajectory.answer, flush=True)
     if options.save:
-        append(options.save, trajectory)
+        append(options.save, trajectory, taskset.blobs)
     return end.exit_code
 
 

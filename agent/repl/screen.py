@@ -55,6 +55,9 @@ class Screen:
         """Draw one event."""
         match event:
             case Observed(messages=messages):
+                for message in messages:
+                    if message.role == "user":  # a tool's are shown beside its call
+                        self._show_images(message.content)
                 if messages and messages[-1].role in ("tool", "user"):
                     self.busy("thinking")
             case TextDelta(text=text):
@@ -196,10 +199,10 @@ class Screen:
                 continue
             self.note(f"    {part.width}x{part.height} picture {self._path_of(part)}")
             if self.console.is_terminal and not self.console.no_color and self.blobs is not None:
-                from agent.repl.pictures import half_blocks
+                from agent.repl.pictures import show
 
                 try:
-                    self.console.print(half_blocks(self.blobs.open(part)))
+                    show(self.console, self.blobs.open(part))
                 except ConfigError as error:
                     self.error(str(error))
 
