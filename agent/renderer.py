@@ -305,10 +305,11 @@ class Renderer:
     def _parts_of(self, prefix: str) -> Parts:
         """The prefix, in which the family's control tokens are meant as such."""
         known = self.encoder.controls
+        pictures = self.vision.controls if self.vision is not None else ()
         parts: list[Part] = []
         for piece in known.split(prefix) if prefix else ():
             if piece:
-                parts.append(control(piece) if known.fullmatch(piece) else markup(piece))
+                parts.append(control(piece) if known.fullmatch(piece) and piece not in pictures else markup(piece))
         return tuple(parts)
 
     def _own_dialect(self) -> Dialect | TokenDialect:

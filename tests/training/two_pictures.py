@@ -28,7 +28,8 @@ def two_pictures(n: int = 200, seed: int = 0, careless: float = 0.0) -> Taskset:
     def env(task: Task) -> ToolEnv:
         return ToolEnv(task=task, tools=(_look(task, blobs),))
 
-    return Taskset(name="two_pictures", tasks=tasks, env=env, rubric=Rubric(rewards={"correct": (correct, 1.0)}), blobs=blobs)
+    rubric = Rubric(rewards={"correct": (correct, 1.0)})
+    return Taskset(name="two_pictures", tasks=tasks, env=env, rubric=rubric, blobs=blobs)
 
 
 def _task(index: int, rng: random.Random, careless: float, blobs: BlobStore) -> Task:
