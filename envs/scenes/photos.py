@@ -31,6 +31,8 @@ SHIPPED = {
 """Photographs by package: their folder in it and their names. The packages state each one's origin and licence."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_PLACES = {"train": (0, 1, 3, 4, 5, 7, 8), "val": (6,), "test": (2, 9)}
+"""Of ten photographs, those of each split."""
 MOST_PIXELS = 120_000_000
 """A photograph with more is refused before it is decoded."""
 
@@ -47,8 +49,9 @@ def photos_of(source: str, split: str) -> tuple[str, ...]:
             f"photos={source} has {len(found)} photographs; 5 are needed, as splits must not share one",
             hint="pip install 'toolweave[tasks]' brings some; photos=FOLDER takes your own; photos=none draws a ground",
         )
-    places = {"train": (0, 1, 3, 4, 5, 7, 8), "val": (6,), "test": (2, 9)}[split]
-    chosen = tuple(name for index, name in enumerate(found) if index % 10 in places)
+    if split not in _PLACES:
+        raise ConfigError(f"split is {split!r}; it must be one of {', '.join(_PLACES)}")
+    chosen = tuple(name for index, name in enumerate(found) if index % 10 in _PLACES[split])
     return chosen or found[-1:]  # of five or six photographs, the last one validates
 
 
