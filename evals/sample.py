@@ -22,6 +22,8 @@ EXTRACTED = "extracted"
 NAME = 64
 """Characters of a tool's name: a model may write any."""
 
+_WHOLE = frozenset(str(stop) for stop in Stop if not stop.truncated)
+
 FAILED = ("tool_error", "malformed", "timeout")
 """Outcomes of a call that the model sees as an error."""
 
@@ -76,7 +78,7 @@ class Sample:
     @property
     def truncated(self) -> bool:
         """True when a limit cut the episode."""
-        return Stop(self.stop).truncated
+        return self.stop not in _WHOLE
 
     @property
     def voted(self) -> str | None:

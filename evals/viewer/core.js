@@ -2,6 +2,10 @@
 // Everything from the episodes reaches the page through textContent: an episode may hold hostile markup.
 
 const page = JSON.parse(document.getElementById("data").textContent);
+if (!Array.isArray(page.episodes)) { // a live page names the columns once
+  const { keys, rows } = page.episodes;
+  page.episodes = rows.map((row) => Object.fromEntries(keys.map((key, at) => [key, row[at]])));
+}
 const runs = page.runs || [{ title: page.title, headline: page.headline, metric: page.metric, facts: page.facts }];
 const SOURCES = { p: "prompt", m: "model", t: "tool", e: "env", f: "forced" };
 const KINDS = ["all", "right", "wrong", "error", "truncated"];

@@ -52,7 +52,14 @@ function questions(run) {
 
 const mean = (episodes) => episodes.reduce((sum, episode) => sum + episode.score, 0) / episodes.length;
 
+let paired = null; // the episodes of a page never change
+
 function pairs() {
+  paired = paired || findPairs();
+  return paired;
+}
+
+function findPairs() {
   const first = questions(0);
   if (runs.length > 1) {
     const second = questions(1);

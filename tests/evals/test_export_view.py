@@ -150,7 +150,8 @@ def test_the_server_gives_headers_first_and_an_episode_when_asked(folder: RunFol
     with Viewer([folder]) as viewer:
         status, text = asked(viewer, "/")
         page = Page(text)
-        shown = page.data["episodes"]
+        columns = page.data["episodes"]
+        shown = [dict(zip(columns["keys"], row, strict=True)) for row in columns["rows"]]
         assert status == 200 and [e["id"] for e in shown] == ["a", "b", "c"] and page.data["live"] is True
         assert all("messages" not in e for e in shown)
         status, body = asked(viewer, f"/episode?run=0&n={shown[0]['number']}")
