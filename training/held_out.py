@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 
 from envs.task import Taskset
 from tools.errors import ConfigError
-from training.files import append_metrics, read_json, write_json
+from training.files import append_metrics, read_json, read_metrics, write_json
 from training.recipe import HeldOut
 from training.rollouts import Planned, StepRollouts
 
@@ -68,10 +68,12 @@ class HeldOutScores(TrainerCallback):
         return max(self.scores, key=lambda row: (row["score"], -row["step"]), default=None)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if not any(row["step"] == state.global_step for row in self.scores):
-            self.measure(state.global_step)
-            if self.main:
-                append_metrics(self.out, {"step": state.global_step, METRIC: self.scores[-1]["score"]})
+        if state.global_step:  # a checkpoint comes after its step's measurement, so nothing is missing
+            return
+        if not self.scores:
+            self.measure(0)
+        if self.main and not read_metrics(self.out):
+            append_metrics(self.out, {"step": 0, METRIC: self.scores[-1]["score"]})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % self.settings.every == 0 or state.global_step == state.max_steps:
