@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Protocol, final
 
 from agent.parts import Part, Parts, control, markup
+from agent.words import by_words
 from tools.errors import ConfigError
 
 TAGS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<tools>")
@@ -175,7 +176,7 @@ def _plain_encoder(tokenizer: Any) -> Callable[[str], Sequence[int]]:
     own.no_truncation()
     own.no_padding()
     own.encode_special_tokens = True
-    return lambda text: own.encode(text, add_special_tokens=False).ids
+    return by_words(own)
 
 
 def _control_id(tokenizer: Tokenizer, token: str) -> int:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import final
 
 from agent.engine import Engine, Request
-from agent.renderer import Renderer
+from agent.renderer import Delta, Renderer
 from agent.sampler import ContextFull, SamplingParams, actions_before
 from agent.thinking import Limited, generate_within, limit_of
 from envs.message import Message
 from envs.trajectory import PlacedImage, Step, StepTokens, Trajectory
 from tools.record import record
+
+KEPT = 256
+"""How many prompts a sampler remembers: more than episodes usually run at once."""
 
 
 @record
@@ -43,6 +47,7 @@ class TokenSampler:
         self.renderer = renderer
         self.engine = engine
         self.prefix = prefix
+        self._contexts = _Contexts()
 
     async def sample(
         self,
@@ -55,8 +60,7 @@ class TokenSampler:
         extends = delta is not None
         if delta is None:
             delta = self.renderer.start(so_far.messages, so_far.tools)
-        prompt = (*context_ids(so_far), *delta.ids) if extends else delta.ids
-        shown = context_images(so_far) if extends else ()
+        prompt, images = self._contexts.with_more(so_far, delta) if extends else (delta.ids, delta.images)
         prefix = self.prefix(so_far) if self.prefix is not None else None
         begun = self._ids(prefix)
         wanted = max(1, params.max_tokens - len(begun))
@@ -64,7 +68,7 @@ class TokenSampler:
         if room <= 0:
             raise ContextFull
         request = Request(
-            prompt=(*prompt, *begun),
+            prompt=prompt + begun,
             max_tokens=min(wanted, room),
             temperature=params.temperature,
             top_p=params.top_p,
@@ -72,7 +76,7 @@ class TokenSampler:
             seed=secrets.randbits(63) if params.seed is None else params.seed,
             stop_ids=self.renderer.stop_ids,
             stop_strings=self.renderer.stop_strings,
-            images=_after(shown, delta.images, len(prompt) - len(delta.ids)),
+            images=images,
         )
         on_ids = _streamer(self.renderer, on_text) if on_text else None
         if on_ids is not None and begun:
@@ -85,23 +89,23 @@ class TokenSampler:
         reply = limited.reply
         finish = "context" if reply.finish == "length" and room < wanted else reply.finish
         completion = (*begun, *reply.token_ids)
+        tokens = StepTokens(
+            added=delta.ids,
+            completion=completion,
+            logprobs=(*_logprobs(prefix, len(begun)), *reply.logprobs),
+            extends=extends,
+            spans=delta.spans,
+            images=delta.images,
+            forced=len(begun) if prefix is not None and prefix.logprob is None else 0,
+            inserted=tuple((len(begun) + start, len(begun) + end) for start, end in limited.inserted),
+        )
+        self._contexts.keep(tokens, prompt, images)
+        action = self.renderer.parse(completion, so_far.tools, opened=not delta.continues_turn)
         return Step(
             observation=new,
-            action=_numbered(
-                self.renderer.parse(completion, so_far.tools, opened=not delta.continues_turn),
-                actions_before(so_far),
-            ),
+            action=_numbered(action, actions_before(so_far)),
             finish=finish,
-            tokens=StepTokens(
-                added=delta.ids,
-                completion=completion,
-                logprobs=(*_logprobs(prefix, len(begun)), *reply.logprobs),
-                extends=extends,
-                spans=delta.spans,
-                images=delta.images,
-                forced=len(begun) if prefix is not None and prefix.logprob is None else 0,
-                inserted=tuple((len(begun) + start, len(begun) + end) for start, end in limited.inserted),
-            ),
+            tokens=tokens,
             policy_version=reply.policy_version,
         )
 
@@ -112,6 +116,34 @@ class TokenSampler:
 def _logprobs(prefix: Prefix | None, length: int) -> tuple[float, ...]:
     known = prefix.logprob if prefix is not None else None
     return (known or 0.0, *(0.0,) * (length - 1)) if length else ()
+
+
+@final
+class _Contexts:
+    """The prompts of the last steps, so that the next is put together from one and not from all before it.
+
+    An entry holds its step's tokens, whose id is therefore nobody else's. Those of episodes that ended are pushed out
+    by others; what was pushed out too early is put together from the record.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[int, tuple[StepTokens, tuple[int, ...], tuple[PlacedImage, ...]]] = OrderedDict()
+
+    def keep(self, tokens: StepTokens, prompt: tuple[int, ...], images: tuple[PlacedImage, ...]) -> None:
+        """Remember what `tokens` were sampled from: the ids and the pictures among them."""
+        self._kept[id(tokens)] = tokens, prompt, images
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+
+    def with_more(self, so_far: Trajectory, delta: Delta) -> tuple[tuple[int, ...], tuple[PlacedImage, ...]]:
+        """The prompt after the last step, ids and pictures, when `delta` is put behind it."""
+        kept = self._kept.pop(id(so_far.steps[-1].tokens), None)
+        if kept is None:
+            ids, images = context_ids(so_far), context_images(so_far)
+            return ids + delta.ids, _after(images, delta.images, len(ids))
+        tokens, prompt, images = kept
+        length = len(prompt) + len(tokens.completion)
+        return prompt + (tokens.completion + delta.ids), _after(images, delta.images, length)
 
 
 def context_ids(so_far: Trajectory) -> tuple[int, ...]:
@@ -155,14 +187,12 @@ def _numbered(action: Message, turn: int) -> Message:
 def _streamer(renderer: Renderer, on_text: Callable[[str], None]) -> Callable[[Sequence[int]], None]:
     """Turn ids as they come into text as it becomes readable: half a character is held back until it is whole."""
     ids: list[int] = []
-    sent = 0
 
     def on_ids(more: Sequence[int]) -> None:
-        nonlocal sent
         ids.extend(more)
         text = renderer.text(ids)
-        if len(text) > sent and not text.endswith("\ufffd"):
-            on_text(text[sent:])
-            sent = len(text)
+        if text and not text.endswith("\ufffd"):
+            on_text(text)
+            ids.clear()
 
     return on_ids

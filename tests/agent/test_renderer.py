@@ -103,6 +103,24 @@ def test_what_the_engine_saw_and_said_is_one_growing_sequence(
     assert len(ends) == (1 if renderer.dialect.stop else 3), "the token that closes a turn is trained on"
 
 
+def test_a_sampler_that_was_not_there_before_goes_on_from_the_record(renderer: Renderer):
+    actions = [run("1"), run("2"), run("3"), assistant("Answer: 3")]
+    engine = Typist(renderer, [renderer.dialect.write(action) for action in actions])
+
+    class InTurns:
+        """Two samplers on one engine: each finds steps that the other sampled."""
+
+        two = (TokenSampler(renderer, engine), TokenSampler(renderer, engine))
+
+        async def sample(self, so_far: Any, *more: Any) -> Any:
+            return await self.two[len(so_far.steps) // 2 % 2].sample(so_far, *more)
+
+    env = ToolEnv(task=Task(id="t", prompt=(user("go"),)), tools=[replying("r")])
+    (row,) = asyncio.run(rollout(env, InTurns(), SamplingParams(seed=1))).sequences()
+    assert len(engine.asked) == 4
+    assert all(row.token_ids[: len(prompt)] == prompt for prompt in engine.asked)
+
+
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(soup)
 def test_text_never_becomes_a_special_token_and_comes_back_as_it_was(renderer: Renderer, text: str):
