@@ -175,13 +175,16 @@ class Vision:
         return dict(zip(images, features, strict=True))
 
     def _forget_if_trained(self, model: Any) -> None:
-        """Drop the features of other weights: every optimiser changes parameters in place, which tensors count."""
+        """Drop the features of other weights. What tells them apart is one number of each parameter: a step moves them
+        all, and torch's own count of changes misses fused optimisers."""
         import torch
 
         parameters = self.parameters(model)
         device = parameters[0].device
         autocast = torch.is_autocast_enabled(device.type)
-        weights = (id(parameters[0]), device, autocast, sum(p._version for p in parameters))
+        with torch.no_grad():
+            numbers = torch.stack([p.reshape(-1)[p.numel() // 2].float() for p in parameters]).tolist()
+        weights = (id(parameters[0]), device, autocast, *numbers)
         if weights != self._weights:
             self._features.clear()
             self._weights = weights
