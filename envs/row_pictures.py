@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from envs.rows import Row
-from tools.content import BlobStore, Image
+from tools.content import BlobStore, Content, Image, Text
 from tools.errors import ConfigError
 
 
@@ -78,3 +79,32 @@ def _file(value: str, folder: Path) -> Path | None:
         except (OSError, ValueError):  # base64 makes no file name
             return None
     return None
+
+
+MARK = "<image>"
+"""Where a picture stands in the text of a row, in the order of its column of pictures."""
+
+
+def placed(text: str, images: Sequence[Image], where: str) -> tuple[Content, ...]:
+    """Text with each `<image>` replaced by the next picture. Without any mark the pictures stand before the text.
+
+    >>> pixel = Image(sha256="0", media_type="image/png", width=1, height=1)
+    >>> [type(part).__name__ for part in placed("Look: <image> What is it?", [pixel], "row 1")]
+    ['Text', 'Image', 'Text']
+
+    Raises `ConfigError` where there are more marks or fewer than pictures.
+    """
+    pieces = text.split(MARK)
+    if len(pieces) == 1:
+        return (*images, *((Text(text=text),) if text.strip() else ()))
+    if len(pieces) - 1 != len(images):
+        raise ConfigError(
+            f"{where}: the text says {MARK} {len(pieces) - 1} times, and there are {len(images)} pictures"
+        )
+    parts: list[Content] = []
+    for index, piece in enumerate(pieces):
+        if piece.strip():
+            parts.append(Text(text=piece.strip("\n")))
+        if index < len(images):
+            parts.append(images[index])
+    return tuple(parts)
