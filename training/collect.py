@@ -111,7 +111,7 @@ async def _play(
     total: int,
 ) -> None:
     """Run the episodes; each is on disk before it is counted."""
-    log = TrajectoryLog(folder / LOG)
+    log = TrajectoryLog(folder / LOG, taskset.blobs)
     kept = 0
     spent = _spent(done.values())
     within = itertools.takewhile(lambda _: not _is_spent(stage, spent), todo)

@@ -22,6 +22,7 @@ from training.recipe import GRPO, StageRun
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
+    from agent.vision import Vision
     from training.grpo_trainer import ToolGRPOTrainer
     from training.held_out import HeldOutScores
 
@@ -39,14 +40,20 @@ def grpo(stage: GRPO, run: StageRun) -> dict[str, Any]:
     from agent.models import load_model
     from agent.renderer import Renderer
     from agent.token_sampler import TokenSampler
+    from agent.vision import vision_of
     from agent.vllm import VLLMEngine
+    from envs.log import blobs_beside
     from training.grpo_config import check_checkpoint, uses_bf16
     from training.lora import lora_config
+    from training.pixels import lora_of
     from training.sft import leave_model
 
     taskset = stage_taskset(run.recipe, stage)
     model, tokenizer = load_model(run.start)
-    renderer = Renderer(tokenizer, dialect_named(run.dialect))
+    vision = vision_of(run.start, tokenizer, taskset.blobs)
+    if vision is not None:
+        vision.look_in(blobs_beside(run.folder / "trajectories.jsonl"))  # what an interrupted step has sampled
+    renderer = Renderer(tokenizer, dialect_named(run.dialect), vision=vision)
     checkpoint = last_checkpoint(run.folder)
     if checkpoint:
         check_checkpoint(checkpoint, model)
@@ -55,13 +62,14 @@ def grpo(stage: GRPO, run: StageRun) -> dict[str, Any]:
 
     def make_sampler(trained: Any) -> Sampler:
         if stage.server is not None:
-            return TokenSampler(renderer, VLLMEngine(stage.server, tokenizer))
+            return TokenSampler(renderer, VLLMEngine(stage.server, tokenizer, vision=vision))
         engine = TransformersEngine(
             trained,
             tokenizer,
             max_batch=min(stage.concurrency, stage.tasks_per_step * stage.group_size),
             own_thread=False,
             autocast=torch.bfloat16 if uses_bf16(stage) else None,
+            vision=vision,
         )
         return TokenSampler(renderer, engine)
 
@@ -74,7 +82,8 @@ def grpo(stage: GRPO, run: StageRun) -> dict[str, Any]:
             make_sampler=make_sampler,
             out=run.folder,
             seed=run.seed,
-            peft_config=lora_config(stage.lora, stage.name),
+            peft_config=lora_config(lora_of(stage, vision), stage.name),
+            vision=vision,
         )
         held_out, restored = _train(stage, run, trainer, tokenizer, progress, checkpoint)
     leave_model(trainer, tokenizer, run)
@@ -124,12 +133,14 @@ def make_trainer(
     seed: int,
     callbacks: Sequence[TrainerCallback] = (),
     peft_config: Any = None,
+    vision: Vision | None = None,
 ) -> ToolGRPOTrainer:
     """A trainer ready for `.train(resume_from_checkpoint=...)`; afterwards `.close()` it.
 
     `make_sampler` gets the model as it is trained, an adapter already in it, and returns the policy's sampler: normally
     `TokenSampler(renderer, TransformersEngine(model, tokenizer, own_thread=False))`, whose forward passes then run on
-    the thread that calls `train`. `out` receives `trajectories.jsonl`, `advantages.jsonl` and checkpoint folders.
+    the thread that calls `train`; `vision` is the one that its renderer and engine have. `out` receives
+    `trajectories.jsonl`, `advantages.jsonl` and checkpoint folders.
 
     Raises `ConfigError` for whatever could not be trained.
     """
@@ -138,8 +149,10 @@ def make_trainer(
     from agent.adapters import without_peft_warnings
     from training.grpo_config import check_run, config_for, samplings, task_order
     from training.grpo_trainer import ToolGRPOTrainer
+    from training.pixels import prepare
 
     check_run(settings, taskset)
+    prepare(model, vision, settings)
     args = config_for(settings, out=out, seed=seed)
     order = task_order(len(taskset.tasks), per_step=settings.tasks_per_step, steps=samplings(args), seed=seed)
     with without_peft_warnings():
@@ -149,6 +162,7 @@ def make_trainer(
             make_sampler=make_sampler,
             out=out,
             run_seed=seed,
+            vision=vision,
             model=model,
             args=args,
             train_dataset=Dataset.from_dict({"task": order}),

@@ -10,7 +10,7 @@ from envs.seed import derive_seed
 from envs.task import Taskset
 from envs.trajectory import TokenSequence, Trajectory
 from tools.errors import ConfigError
-from training.audit import problem_with_episode
+from training.audit import Sight, problem_with_episode
 from training.grading import Entry, Graded, Seam, attempts_of, graded
 from training.rollouts import Planned, Serving, StepRollouts
 from training.seam import Attempt, Moment
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @final
 class GroupPlayer:
-    """What a trainer asks for groups; `vocabulary` and `positions` are the model's, for the audit."""
+    """What a trainer asks for groups; `vocabulary`, `positions` and `sight` are the model's, for the audit."""
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class GroupPlayer:
         *,
         vocabulary: int,
         positions: int | None,
+        sight: Sight | None = None,
         rank: int,
         ranks: int,
     ) -> None:
@@ -38,6 +39,7 @@ class GroupPlayer:
         self.rollouts = rollouts
         self.vocabulary = vocabulary
         self.positions = positions
+        self.sight = sight
         self.rank = rank
         self.ranks = ranks
 
@@ -95,7 +97,7 @@ class GroupPlayer:
         try:
             sequences = trajectory.sequences()
             problem = problem_with_episode(
-                trajectory, sequences, vocab_size=self.vocabulary, max_context=self.positions
+                trajectory, sequences, vocab_size=self.vocabulary, max_context=self.positions, sight=self.sight
             )
         except ValueError as error:
             problem = str(error)

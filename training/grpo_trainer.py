@@ -30,6 +30,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import use_adapter
 
 from agent.sampler import Sampler
+from agent.vision import Vision
 from envs.task import Taskset
 from envs.trajectory import Stop
 from tools.errors import ConfigError
@@ -42,6 +43,7 @@ from training.grpo_groups import GroupPlayer, say_left_out
 from training.grpo_metrics import AdvantageLog, Means, Outcome, step_means
 from training.losses import TrainedTokensOnly, logp_gap, project_trained_only, scale_gradient
 from training.monitors import CallWatch
+from training.pixels import show_pictures, sight_of
 from training.recipe import GRPO
 from training.rollouts import StepRollouts
 from training.seam import Moment
@@ -80,6 +82,7 @@ class ToolGRPOTrainer(GRPOTrainer):
         make_sampler: Callable[[Any], Sampler],
         out: Path,
         run_seed: int,
+        vision: Vision | None = None,
         **trl: Any,
     ) -> None:
         super().__init__(reward_funcs=[_scored_by_the_rubric], **trl)
@@ -104,12 +107,17 @@ class ToolGRPOTrainer(GRPOTrainer):
         self.advantage_log = AdvantageLog(out / f"advantages{suffix}.jsonl")
         base: Any = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
         project_trained_only(base, temperature=self.temperature)
+        if vision is not None:
+            for one in (base, self.accelerator.unwrap_model(self.ref_model) if self.ref_model is not None else None):
+                if one is not None:
+                    show_pictures(one, vision)
         self.player = GroupPlayer(
             taskset,
             self.seam,
             self.rollouts,
             vocabulary=base.get_input_embeddings().weight.shape[0],
             positions=getattr(base.config.get_text_config(), "max_position_embeddings", None),
+            sight=sight_of(self.rollouts.sampler.renderer) if vision is not None else None,
             rank=rank,
             ranks=self.accelerator.num_processes,
         )
@@ -212,7 +220,8 @@ class ToolGRPOTrainer(GRPOTrainer):
         batch["num_items_in_batch"] = ranks[:, 3].sum()
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
         episodes = [row.episode for row in rows] + [-1] * (size - len(rows))
-        batch = {name: value.to(self.accelerator.device) for name, value in batch.items()}
+        device = self.accelerator.device
+        batch = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
         return self._with_log_probs(batch, torch.tensor(episodes, device=self.accelerator.device))
 
     def _idle_rows_are_idle(self) -> bool:
@@ -295,7 +304,12 @@ class ToolGRPOTrainer(GRPOTrainer):
             )
         mask = batch["completion_mask"] * batch["tool_mask"]
         logps, entropies, aux = super()._get_per_token_logps_and_entropies(
-            TrainedTokensOnly(model, mask), input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            TrainedTokensOnly(model, mask, batch.get("pictures")),
+            input_ids,
+            attention_mask,
+            logits_to_keep,
+            *args,
+            **kwargs,
         )
         if torch.is_grad_enabled():
             self._compare_with_sampler(batch.get("old_per_token_logps", logps), batch, mask)

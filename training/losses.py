@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import functools
 import types
+from collections.abc import Sequence
 from typing import Any, final
 
 from torch import Tensor
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.utils import FusedCausalLMOutput
+
+from envs.trajectory import PlacedImage
 
 VOCABULARY_TILE = 8192
 """Logits of how many vocabulary entries are held at once: a quarter of TRL's, and so of their memory."""
@@ -66,12 +69,14 @@ def project_trained_only(model: Any, *, temperature: float) -> None:
 class TrainedTokensOnly:
     """A model as TRL's log-prob method calls it, with the labels of untrained tokens taken away.
 
-    `mask` has shape (rows, completion tokens); TRL passes the rows in order, in one or more chunks.
+    `mask` has shape (rows, completion tokens); TRL passes the rows in order, in one or more chunks. `pictures` lists
+    those of each row, for a model that `training.pixels.show_pictures` prepared.
     """
 
-    def __init__(self, model: Any, mask: Tensor) -> None:
+    def __init__(self, model: Any, mask: Tensor, pictures: Sequence[Sequence[PlacedImage]] | None = None) -> None:
         self.model = model
         self.mask = mask
+        self.pictures = pictures
         self._row = 0
 
     def __call__(self, **inputs: Any) -> Any:
@@ -79,6 +84,8 @@ class TrainedTokensOnly:
         rows, width = labels.shape[0], self.mask.shape[1]
         labels = labels.clone()
         labels[:, -width:].masked_fill_(self.mask[self._row : self._row + rows] == 0, -100)
+        if self.pictures is not None:
+            inputs["pictures"] = self.pictures[self._row : self._row + rows]
         self._row += rows
         return self.model(**inputs, labels=labels)
 

@@ -98,6 +98,8 @@ class SFT:
     """Passed to TRL's `SFTConfig` as it is; wins over everything above."""
     lora: Mapping[str, Any] | None = None
     """Fields of PEFT's `LoraConfig`, `{}` for `training.lora.DEFAULTS`; None trains all weights."""
+    freeze_vision: bool = False
+    """Of a model that sees: train its language model alone; what makes features of pixels stays as it is."""
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "steps", "batch_size", "checkpoint_every")
@@ -176,6 +178,8 @@ class GRPO:
     """Tool -> how many of its calls run at once, over all episodes; one that waits has not begun its deadline."""
     lora: Mapping[str, Any] | None = None
     """Fields of PEFT's `LoraConfig`, `{}` for `training.lora.DEFAULTS`; None trains all weights."""
+    freeze_vision: bool = False
+    """Of a model that sees: train its language model alone; what makes features of pixels stays as it is."""
     held_out: HeldOut = field(default_factory=HeldOut)
     server: str | None = None
     """vLLM servers that sample the episodes, `http://host:8000`, several with commas; None samples in this process."""

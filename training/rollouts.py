@@ -133,7 +133,7 @@ class StepRollouts:
         """
         if self._logged is None:
             self._logged = _of_steps_from(step, self._path)
-            self._log = TrajectoryLog(self._path)
+            self._log = TrajectoryLog(self._path, self.taskset.blobs)
         jobs = [self._job(step, one) for one in planned]
         done: dict[Key, Trajectory] = {}
         for job in jobs:

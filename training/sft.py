@@ -13,9 +13,12 @@ What differs from handing TRL the messages:
 from __future__ import annotations
 
 import dataclasses
+import json
+import logging
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +36,22 @@ from agent.local import bf16_is_fast
 from agent.model_cache import no_progress_bars, save_tokenizer
 from agent.models import load_model, save_dialect
 from agent.renderer import Renderer
-from envs.log import read_log
+from agent.vision import Vision, copy_eyes, vision_of
+from envs.log import blobs_beside, read_log
 from envs.seed import derive_seed
-from envs.trajectory import TokenSequence, Trajectory
+from envs.trajectory import PlacedImage, TokenSequence, Trajectory
 from tools.errors import ConfigError, nearest
 from tools.record import record
+from training.audit import problem_with_images
 from training.files import MODEL, append_metrics, last_checkpoint, publish, rewind_metrics
 from training.launch import world
 from training.lora import ADAPTER, lora_config, merged
 from training.messages import holds_messages, read_messages
+from training.pixels import lora_of, prepare, show_pictures, sight_of
 from training.progress import Progress
 from training.recipe import SFT, StageRun
+
+logger = logging.getLogger(__name__)
 
 IGNORED = -100
 """The label of a token that carries no loss."""
@@ -55,15 +63,21 @@ class Row:
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
+    pictures: tuple[PlacedImage, ...] = ()
+    """Those among its ids, in order."""
 
 
 def sft(stage: SFT, run: StageRun, data: Path) -> dict[str, Any]:
     """Train on the episodes of the log `data`, from the last whole checkpoint on; leaves `run.folder/model`."""
     model, tokenizer = load_model(run.start)
-    renderer = Renderer(tokenizer, dialect_named(run.dialect))
+    vision = vision_of(run.start, tokenizer, blobs_beside(data))
+    renderer = Renderer(tokenizer, dialect_named(run.dialect), vision=vision)
     rows, too_long = rows_of(episodes_of(data, renderer), renderer, stage.max_length)
     if not rows:
         raise ConfigError(f"{data} holds no row to train on ({too_long} were longer than {stage.max_length} tokens)")
+    if stage.packing and any(row.pictures for row in rows):
+        raise ConfigError(f"{stage.name}.packing is set, and rows with pictures are not packed", hint="packing=false")
+    prepare(model, vision, stage)
     dataset = packed(rows, stage.max_length) if stage.packing else dataset_of(rows)
     order = layout([len(ids) for ids in dataset["input_ids"]], stage.steps, stage.batch_size, run.seed)
     with without_peft_warnings():
@@ -72,7 +86,8 @@ def sft(stage: SFT, run: StageRun, data: Path) -> dict[str, Any]:
             args=config(stage, run.folder, run.seed),
             train_dataset=dataset.select(order),
             processing_class=tokenizer,
-            peft_config=lora_config(stage.lora, stage.name),
+            peft_config=lora_config(lora_of(stage, vision), stage.name),
+            vision=vision,
         )
     checkpoint = last_checkpoint(run.folder)
     before = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
@@ -100,9 +115,18 @@ def rows_of(
 ) -> tuple[list[Row], int]:
     """Rows of the episodes, in order, and how many were left out as longer than `max_length` tokens.
 
-    Recorded ids are used as they are; an episode without ids is rendered once, by `renderer.teach`.
+    Recorded ids are used as they are; an episode without ids is rendered once, by `renderer.teach`. A row whose
+    pictures cannot be seen, or do not stand as they should, is left out with a warning that says why.
     """
-    rows = [row_of(sequence) for trajectory in trajectories for sequence in renderer.teach(trajectory)]
+    sight = sight_of(renderer)
+    rows: list[Row] = []
+    for trajectory in trajectories:
+        for sequence in renderer.teach(trajectory):
+            problem = problem_with_images(sequence, sight)
+            if problem is None:
+                rows.append(row_of(sequence))
+            else:
+                logger.warning("a row of task %s is left out: %s", trajectory.task.id, problem)
     rows = [row for row in rows if any(label != IGNORED for label in row.labels[1:])]
     short = [row for row in rows if max_length is None or len(row.input_ids) <= max_length]
     return short, len(rows) - len(short)
@@ -113,12 +137,10 @@ def row_of(sequence: TokenSequence) -> Row:
 
     ids  P0 A0 E1 A1    mask 0 1 0 1    ->    labels -100 A0 -100 A1
     """
-    if sequence.images:
-        raise ConfigError("SFT on episodes with images is not supported: rows carry token ids only")
     labels = [
         token if trained else IGNORED for token, trained in zip(sequence.token_ids, sequence.loss_mask, strict=True)
     ]
-    return Row(input_ids=sequence.token_ids, labels=tuple(labels))
+    return Row(input_ids=sequence.token_ids, labels=tuple(labels), pictures=sequence.images)
 
 
 def trained_tokens(rows: Sequence[Row]) -> int:
@@ -147,10 +169,16 @@ def layout(lengths: Sequence[int], steps: int, batch_size: int, seed: int) -> li
 
 
 def dataset_of(rows: Sequence[Row]) -> Dataset:
-    """The rows as TRL reads them."""
-    return Dataset.from_dict(
-        {"input_ids": [list(row.input_ids) for row in rows], "labels": [list(row.labels) for row in rows]}
-    )
+    """The rows as TRL reads them, and as JSON which pictures they hold, where any does."""
+    columns = {"input_ids": [list(row.input_ids) for row in rows], "labels": [list(row.labels) for row in rows]}
+    if any(row.pictures for row in rows):
+        columns["pictures"] = [json.dumps([asdict(image) for image in row.pictures]) for row in rows]
+    return Dataset.from_dict(columns)
+
+
+def placed(pictures: str) -> tuple[PlacedImage, ...]:
+    """The pictures of a row of `dataset_of`."""
+    return tuple(PlacedImage(**{**image, "shown_size": tuple(image["shown_size"])}) for image in json.loads(pictures))
 
 
 def packed(rows: Sequence[Row], length: int | None) -> Dataset:
@@ -231,11 +259,24 @@ def save_model(model: Any, tokenizer: Any, dialect: str, folder: Path, weights: 
     with no_progress_bars():
         model.save_pretrained(folder, state_dict=weights)
     save_tokenizer(tokenizer, folder)
+    copy_eyes(model, folder)
     save_dialect(folder, dialect)
 
 
 class RowTrainer(SFTTrainer):
-    """`SFTTrainer` that keeps the order of its rows and, on a CPU, spends the LM head on trained positions only."""
+    """`SFTTrainer` that keeps the order of its rows, shows the model the rows' pictures and, on a CPU, spends the LM
+    head on trained positions only."""
+
+    def __init__(self, *, vision: Vision | None = None, **trl: Any) -> None:
+        super().__init__(**trl)
+        self.vision = vision
+        if vision is not None:
+            show_pictures(self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model, vision)
+            self.data_collator = with_pictures(self.data_collator)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = list(dict.fromkeys([*(self._signature_columns or ()), "pictures"]))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)  # pyright: ignore
@@ -249,6 +290,9 @@ class RowTrainer(SFTTrainer):
         if return_outputs or inputs["input_ids"].device.type != "cpu" or not self._has_plain_loss(model):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         places = {key: inputs[key] for key in ("attention_mask", "position_ids") if key in inputs}
+        if self.vision is not None and "pictures" in inputs:
+            seeing = model.get_base_model() if hasattr(model, "peft_config") else model
+            places |= self.vision.inputs(seeing, inputs["pictures"], inputs["input_ids"])
         losses, right = token_losses(model, inputs["input_ids"], inputs["labels"], **places)
         self._metrics["train"]["mean_token_accuracy"].append(right.float().mean().item())
         return losses.sum() / (max(1, len(losses)) if num_items_in_batch is None else num_items_in_batch)
@@ -266,14 +310,25 @@ class RowTrainer(SFTTrainer):
         )
 
 
+def with_pictures(collate: Callable[[list[Any]], dict[str, Any]]) -> Callable[[list[Any]], dict[str, Any]]:
+    """`collate`, with the pictures of each row beside the tensors."""
+
+    def collated(examples: list[Any]) -> dict[str, Any]:
+        pictures = [placed(example.get("pictures") or "[]") for example in examples]
+        batch = collate([{k: v for k, v in example.items() if k != "pictures"} for example in examples])
+        return {**batch, "pictures": pictures} if any(pictures) else batch
+
+    return collated
+
+
 def token_losses(
-    model: Any, ids_BT: torch.Tensor, labels_BT: torch.Tensor, **places: torch.Tensor
+    model: Any, ids_BT: torch.Tensor, labels_BT: torch.Tensor, **places: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """-log p of every labelled token given those before it, and whether it was the likeliest; both (labelled,).
 
     Only labelled positions pass through the LM head: with a vocabulary of 49,000 and a tenth of the tokens trained,
     that saves most of the head's work, and the sum is the same. `places` says what attends to what: `attention_mask`,
-    or for packed rows `position_ids`.
+    or for packed rows `position_ids`; and what is seen, as `Vision.inputs` gives it.
     """
     model = model.get_base_model() if hasattr(model, "peft_config") else model
     hidden = model.base_model(input_ids=ids_BT, use_cache=False, **places).last_hidden_state

@@ -40,6 +40,8 @@ class Eyes(Protocol):
     """The special tokens it cannot do without."""
     tags: tuple[str, ...]
     """What it writes as a special token where the tokenizer has one, and else as text."""
+    unexpanded: tuple[str, ...]
+    """How a picture stands in a prompt that a server expands by itself; nothing where that cannot be said exactly."""
     towers: tuple[str, ...]
     """The submodules of `model.base_model` that turn pixels into features."""
 

@@ -25,6 +25,7 @@ class GemmaEyes:
     placeholder: str = IMAGE
     controls: tuple[str, ...] = (START, IMAGE, END)
     tags: tuple[str, ...] = ()
+    unexpanded: tuple[str, ...] = ()
     towers: tuple[str, ...] = ("vision_tower", "multi_modal_projector")
 
     def __init__(self, config: Any, processor: Any) -> None:

@@ -27,6 +27,7 @@ class IdeficsEyes:
     placeholder: str = IMAGE
     controls: tuple[str, ...] = (AROUND, IMAGE)
     tags: tuple[str, ...] = (WHOLE, *(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)))
+    unexpanded: tuple[str, ...] = (IMAGE,)
     towers: tuple[str, ...] = ("vision_model", "connector")
 
     def __init__(self, config: Any, processor: Any) -> None:

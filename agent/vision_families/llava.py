@@ -24,6 +24,7 @@ class LlavaEyes:
     placeholder: str = IMAGE
     controls: tuple[str, ...] = (IMAGE,)
     tags: tuple[str, ...] = ()
+    unexpanded: tuple[str, ...] = (IMAGE,)
     towers: tuple[str, ...] = ("vision_tower", "multi_modal_projector")
 
     def __init__(self, config: Any, processor: Any) -> None:

@@ -24,6 +24,7 @@ class QwenEyes:
     placeholder: str = IMAGE
     controls: tuple[str, ...] = (START, IMAGE, END)
     tags: tuple[str, ...] = ()
+    unexpanded: tuple[str, ...] = (START, IMAGE, END)
     towers: tuple[str, ...] = ("visual",)
 
     def __init__(self, config: Any, processor: Any) -> None:
