@@ -50,6 +50,13 @@ BUILT_IN = {
 }
 
 
+IMPORTERS = {
+    "openenv": "envs.importers.openenv:openenv_taskset",
+    "verifiers": "envs.importers.verifiers_env:verifiers_taskset",
+}
+"""`verifiers:NAME`, `openenv:URL`: what makes the taskset function of an environment of another project."""
+
+
 def find_taskset(name: str, args: Mapping[str, Any] | None = None) -> Taskset:
     """The taskset called `name`, built with `args`.
 
@@ -123,6 +130,9 @@ def _offered() -> dict[str, EntryPoint]:
 
 
 def _function(name: str) -> Callable[..., Any]:
+    project, _, foreign = name.partition(":")
+    if project in IMPORTERS and foreign:
+        return _function(IMPORTERS[project])(foreign)
     where, colon, attribute = name.rpartition(":")
     if not colon:
         where, attribute = _named(name)

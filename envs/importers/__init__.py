@@ -1,0 +1,1 @@
+"""Environments of other projects as tasksets, where their packages are installed."""
