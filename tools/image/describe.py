@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from types import CodeType
 from typing import Any
 
 from tools.image.coordinates import Convention
@@ -30,9 +31,19 @@ def described(
 
     An argument that is given a schema has that one.
     """
-    _, schema = schema_of(fn)
+    schema = _schema(fn)
     told: dict[str, JSONSchema] = {}
     for key, found in schema.get("properties", {}).items():
         about_it = arguments[key]
         told[key] = {**found, "description": about_it} if isinstance(about_it, str) else about_it
     return Tool(name=name, description=about, parameters={**schema, "properties": told}, fn=fn, slots=slots)
+
+
+def _schema(fn: Callable[..., Awaitable[ToolResult]]) -> JSONSchema:
+    """Made once for each tool and not for each episode's, which differ in what they close over alone."""
+    if fn.__code__ not in _schemas:
+        _schemas[fn.__code__] = schema_of(fn)[1]
+    return _schemas[fn.__code__]
+
+
+_schemas: dict[CodeType, JSONSchema] = {}

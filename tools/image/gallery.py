@@ -75,7 +75,8 @@ class Gallery:
         self.caption = caption
         self.memory = memory or shared_memory()
         self._pictures: list[Picture] = []
-        self._cost = 0
+        self._work = 0
+        self._pixels = 0
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -112,11 +113,13 @@ class Gallery:
         taken = normalised(self.blobs.get(picture) if isinstance(picture, Image) else picture, self.limits)
         whole = (0, 0, *taken.size)
         size = self.budget.shown_size(*taken.size)
-        shown = None if size == taken.size else cut(taken.data, whole, size)
-        if shown is None and not taken.notes:
+        shown: PILImage | None = None
+        if size != taken.size:
+            shown = cut(taken.data, whole, size) if taken.pixels is None else scaled_to(taken.pixels, size)
+        elif taken.pixels is None:
             check(taken.data)
         source = self.blobs.put(taken.data)
-        self._cost = max(self._cost, taken.work)
+        self._needs(taken.size, taken.work)
         return self._number(source if shown is None else self.blobs.put(encoded(shown)), source, whole)
 
     def add_all(self, pictures: Sequence[PILImage], *, lossy: bool = False) -> tuple[int, ...]:
@@ -130,7 +133,7 @@ class Gallery:
             size = self.budget.shown_size(*picture.size)
             small = picture if size == picture.size else scaled_to(picture, size)
             made.append((source if small is picture else self.blobs.put(encoded(small)), source))
-            self._cost = max(self._cost, picture.width * picture.height * 4)
+            self._needs(picture.size, picture.width * picture.height * 4)
         return tuple(self._number(shown, source, (0, 0, source.width, source.height)) for shown, source in made)
 
     def add_part(self, index: int, part: PixelBox, size: Size | None = None) -> int:
@@ -177,15 +180,16 @@ class Gallery:
 
     def slots(self, copies: int = 1) -> Slot:
         """For `Tool.slots`: room for work on any picture there is that makes so many more copies of its pixels."""
-        return Slot(self.memory, lambda: self._cost * (1 + copies))
+        return Slot(self.memory, lambda: self._work + copies * self._pixels * 4)
 
     async def enter(self, picture: Image | PILImage | bytes) -> int:
         """`add`, off the event loop and within `memory`."""
-        if isinstance(picture, Image):
-            picture = self.blobs.get(picture)
-        size = work_of(picture) if isinstance(picture, bytes) else picture.width * picture.height * 4
-        async with self.memory.room(size * 2):
+        async with self.memory.room(_most_work(picture)):
             return await off_loop(lambda: self.add(picture))
+
+    def _needs(self, size: Size, work: int) -> None:
+        """Keep the most that decoding any one picture takes, and the most pixels of any one."""
+        self._work, self._pixels = max(self._work, work), max(self._pixels, size[0] * size[1])
 
     def _refuse_more(self, count: int = 1) -> None:
         most = self.budget.max_images
@@ -234,3 +238,14 @@ def _within(outer: PixelBox, part: PixelBox) -> PixelBox:
     """A part of a part, in pixels of the source."""
     left, top, _, _ = outer
     return left + part[0], top + part[1], left + part[2], top + part[3]
+
+
+def _most_work(picture: Image | PILImage | bytes) -> int:
+    """Bytes that taking a picture in may need: it is decoded, and mended in a copy.
+
+    A stored JPEG counts as a progressive one, as its bytes are not read here.
+    """
+    if isinstance(picture, bytes):
+        return work_of(picture) * 2
+    progressive = isinstance(picture, Image) and picture.media_type == "image/jpeg"
+    return picture.width * picture.height * (14 if progressive else 8)

@@ -39,6 +39,8 @@ class Taken:
     """Width and height, upright."""
     work: int
     """Bytes of memory that decoding it takes."""
+    pixels: PILImage | None
+    """Decoded; None for a JPEG that is kept, as it may be decoded smaller, and has to be to know that it is whole."""
     notes: tuple[str, ...] = ()
     """What was done to it, in words; empty where the bytes are as they came."""
 
@@ -53,13 +55,13 @@ def take(data: bytes, blobs: BlobStore, limits: IntakeLimits | None = None) -> I
     'image/png'
     """
     taken = normalised(data, limits)
-    if not taken.notes:
+    if taken.pixels is None:
         check(taken.data)
     return blobs.put(taken.data)
 
 
 def normalised(data: bytes, limits: IntakeLimits | None = None) -> Taken:
-    """The picture in normal form. The pixels of bytes that are kept are not looked at: decode them to check them.
+    """The picture in normal form.
 
     Raises `ValueError` that names what was wrong.
     """
@@ -68,18 +70,21 @@ def normalised(data: bytes, limits: IntakeLimits | None = None) -> Taken:
         raise ValueError("the picture is empty: 0 bytes")
     if len(data) > limits.max_bytes:
         raise ValueError(f"the picture has {len(data)} bytes; at most {limits.max_bytes} are taken")
-    with _reading(data) as picture:
-        width, height = picture.size
-        if width * height > limits.max_pixels:
-            raise ValueError(
-                f"the picture has {width} x {height} pixels; at most {limits.max_pixels} are taken (width times height)"
-            )
-        notes = _abnormal(picture, limits)
-        if not notes:
-            return Taken(data=data, size=picture.size, work=_work(picture))
-        lossy, work = picture.format in ("JPEG", "MPO"), _work(picture)
-        mended = _guarded(lambda: _mended(picture))
-        return Taken(data=encoded(mended, lossy=lossy), size=mended.size, work=work, notes=notes)
+    picture = _reading(data)
+    width, height = picture.size
+    if width * height > limits.max_pixels:
+        raise ValueError(
+            f"the picture has {width} x {height} pixels; at most {limits.max_pixels} are taken (width times height)"
+        )
+    jpeg, work = picture.format in ("JPEG", "MPO"), _work(picture)
+    frames = _frames(picture)
+    if not jpeg:
+        _guarded(picture.load)  # what a PNG says of itself may stand behind its pixels
+    notes = _abnormal(picture, frames, limits)
+    if not notes:
+        return Taken(data=data, size=picture.size, work=work, pixels=None if jpeg else picture)
+    mended = _guarded(lambda: _mended(picture))
+    return Taken(data=encoded(mended, lossy=jpeg), size=mended.size, work=work, notes=notes, pixels=mended)
 
 
 def check(data: bytes) -> None:
@@ -152,15 +157,21 @@ def _guarded(work: Callable[[], T], wrong: str = "the picture is damaged") -> T:
         raise ValueError(f"{wrong}: {error}") from error
 
 
-def _abnormal(picture: PILImage, limits: IntakeLimits) -> tuple[str, ...]:
-    """Every way in which a picture, known by its header alone, is not normal."""
+def _frames(picture: PILImage) -> int:
+    """How many frames there are. A phone's MPO holds a second view or a preview beside its photograph: no animation."""
+    if picture.format == "MPO" or not _guarded(lambda: getattr(picture, "is_animated", False)):
+        return 1
+    return int(_guarded(lambda: getattr(picture, "n_frames", 2)))
+
+
+def _abnormal(picture: PILImage, frames: int, limits: IntakeLimits) -> tuple[str, ...]:
+    """Every way in which a picture is not normal."""
     notes: list[str] = []
     if picture.format not in ("PNG", "JPEG"):
         notes.append(f"converted from {picture.format}")
-    # A phone's MPO holds a second view or a preview beside the photograph: no animation.
-    if picture.format != "MPO" and _guarded(lambda: getattr(picture, "is_animated", False)):
+    if frames > 1:
         if limits.animated == "refuse":
-            raise ValueError(f"the picture is animated ({getattr(picture, 'n_frames', 2)} frames); one frame is taken")
+            raise ValueError(f"the picture is animated ({frames} frames); one frame is taken")
         notes.append("the first frame of an animation")
     if picture.mode != "RGB" or "transparency" in picture.info:
         notes.append(f"converted from mode {picture.mode}")

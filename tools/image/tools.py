@@ -42,15 +42,15 @@ def image_tools(
             raise ConfigError("image_find_tool needs a detector, and none is given", hint="image_tools(detector=...)")
         return find_tool(gallery, detector, convention)
 
-    mapper, tracer = LabelledDrawings(gallery, convention).tools
+    drawings = LabelledDrawings(gallery, convention)
     known: Mapping[str, Callable[[], Tool]] = {
         "image_zoom_in_tool": lambda: zoom_tool(gallery, convention, zoom),
         "image_rotate_tool": lambda: rotate_tool(gallery),
         "image_flip_tool": lambda: flip_tool(gallery),
         "image_resize_tool": lambda: resize_tool(gallery),
         "image_enhance_tool": lambda: enhance_tool(gallery),
-        "object_mapper": lambda: mapper,
-        "path_tracer": lambda: tracer,
+        "object_mapper": lambda: drawings.tools[0],
+        "path_tracer": lambda: drawings.tools[1],
         "image_find_tool": find,
         "ocr": lambda: ocr_tool(gallery, convention, reader),
         "sketch": lambda: Sketch(gallery).tool,
