@@ -29,7 +29,8 @@ TIERS: tuple[Tier, ...] = ("full", "landlock", "container", "none")
 
 INSIDE = Path(__file__).parent / "inside"
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin")
-_ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "alternatives", "fonts", "mime.types", "ssl/certs")
+_ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "alternatives", "fonts", "mime.types", "ssl/certs",
+        "ocamlfind.conf", "ocamlfind.conf.d")  # fmt: skip
 _BOOT = (
     "import importlib.util as u, sys; s = u.spec_from_file_location('_toolweave', {init!r}, "
     "submodule_search_locations=[{folder!r}]); m = u.module_from_spec(s); sys.modules['_toolweave'] = m; "

@@ -33,6 +33,9 @@ SESSIONS = "TOOLWEAVE_PYTHON_SESSIONS"
 _shared: dict[tuple[object, ...], Pool] = {}
 _lock = threading.Lock()
 
+_ATTEMPTS = 10
+"""How many sessions in a row may die before a call has begun."""
+
 _LOST = "Note: the earlier Python process was lost; this is a new, empty one."
 
 
@@ -170,14 +173,16 @@ class PythonTool:
         """Run code in the episode's session; what it did, and what the model must be told of the session."""
         if self._closed:
             raise RuntimeError("this PythonTool was closed with its episode")
-        try:
-            session, note = await self._ready()
-            result = await session.execute(without_fence(code), self.timeout_s)
-        except SessionDied:  # it died since the last call: what was in it is gone, and the code has not run
-            await self._give_back()
-            self._lost = True
-            session, note = await self._ready()
-            result = await session.execute(without_fence(code), self.timeout_s)
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                session, note = await self._ready()
+                result = await session.execute(without_fence(code), self.timeout_s)
+                break
+            except SessionDied:  # it died since the last call: what was in it is gone, and the code has not run
+                await self._give_back()
+                self._lost = True
+                if not attempts_left:
+                    raise
         if result.state_lost:
             await self._give_back()  # the next call gets another; this result has already told the model
         return result, note
