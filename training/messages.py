@@ -5,9 +5,13 @@
                   {"role": "tool", "content": "..."}, {"role": "assistant", "content": "..."}],
      "tools": [{"type": "function", "function": {"name": "f", "description": "...", "parameters": {...}}}]}
 
-`prompt` and `completion` in the place of `messages` are joined; `tools`, and the arguments of a call, may be JSON in a
-string. Loss goes to what the assistant wrote. Where the dialect has inline tags, data that keeps results inside the
-assistant's text (ReTool's) is split at them, so that they carry none.
+`prompt` and `completion` in the place of `messages` are joined (ShareGPT's `conversations` is `messages`); `tools`,
+and the arguments of a call, may be JSON in a string. Loss goes to what the assistant wrote. Where the dialect has
+inline tags, data that keeps results inside the assistant's text (ReTool's) is split at them, so that they carry none.
+
+Pictures are in a column `images`, as `envs.row_pictures` reads them, each at its `<image>` in a text or its part of
+type `image`, in order; or in parts of type `image_url`, as data. They are scaled to `ImageBudget()` and kept in `blobs`
+beside the file.
 """
 
 from __future__ import annotations
@@ -22,11 +26,16 @@ from agent.chat_format import read_call
 from agent.dialects.inline import InlineTags
 from agent.inline_import import import_inline
 from envs.codec import LoggedFn
+from envs.log import blobs_beside
 from envs.message import Message, Role, answer_to
+from envs.row_pictures import MARK, images_of, placed
+from envs.rows import Row
 from envs.task import Task
 from envs.trajectory import CallRecord, Step, Stop, Trajectory
-from tools.content import Text
+from tools.content import Content, Image, Text
 from tools.errors import ConfigError
+from tools.image import Gallery, ImageBudget
+from tools.record import record
 from tools.tool import Tool, ToolCall, ToolResult
 
 ROLES: Mapping[str, Role] = {
@@ -42,6 +51,9 @@ ROLES: Mapping[str, Role] = {
 }
 
 
+_SAID = {"messages", "conversations", "prompt"}
+
+
 def holds_messages(path: Path) -> bool:
     """True when the first line is a row of messages, and not an episode of a log."""
     with path.open(encoding="utf-8") as file:
@@ -50,7 +62,7 @@ def holds_messages(path: Path) -> bool:
         row = json.loads(line)
     except json.JSONDecodeError:
         return False
-    return isinstance(row, dict) and "schema_version" not in row and bool({"messages", "prompt"} & row.keys())
+    return isinstance(row, dict) and "schema_version" not in row and bool(_SAID & row.keys())
 
 
 def read_messages(path: Path, dialect: object = None) -> Iterator[Trajectory]:
@@ -71,13 +83,55 @@ def read_messages(path: Path, dialect: object = None) -> Iterator[Trajectory]:
                 raise ConfigError(f"{where}: this is no JSON ({error.msg})") from error
             if not isinstance(row, dict):
                 raise ConfigError(f"{where}: a row must be a JSON object with messages")
-            yield _episode(cast("dict[str, Any]", row), f"{path.stem}-{number}", where, inline)
+            pictures = _pictures(Row(cast("dict[str, Any]", row), where, path.parent), path)
+            yield _episode(cast("dict[str, Any]", row), f"{path.stem}-{number}", where, inline, pictures)
 
 
-def _episode(row: Mapping[str, Any], name: str, where: str, inline: InlineTags | None) -> Trajectory:
-    said = [*_list(row, "messages", where), *_list(row, "prompt", where), *_list(row, "completion", where)]
+def _pictures(row: Row, path: Path) -> Pictures:
+    """Those of a row, as they are shown, one after the other."""
+    gallery = Gallery(blobs_beside(path), ImageBudget())
+    listed = images_of(row, "images", store=gallery.blobs) if row.has("images") else ()
+    return Pictures(left=iter([_entered(gallery, picture, row.where) for picture in listed]), gallery=gallery, row=row)
+
+
+def _entered(gallery: Gallery, picture: Image, where: str) -> Image:
+    try:
+        return gallery.shown(gallery.add(picture))
+    except ValueError as error:
+        raise ConfigError(f"{where}: a picture cannot be used: {error}") from error
+
+
+@record
+class Pictures:
+    """The pictures of a row, taken in order by the places that ask for one."""
+
+    left: Iterator[Image]
+    gallery: Gallery
+    row: Row
+
+    def next(self, place: str) -> Image:
+        """The next one. Raises `ConfigError` where there is none."""
+        found = next(self.left, None)
+        if found is None:
+            raise ConfigError(f"{place}: it shows more pictures than the row has")
+        return found
+
+    def from_url(self, url: str, place: str) -> Image:
+        """One that is written out; a link is not fetched."""
+        held = Row({"image_url": url}, place, self.row.folder)
+        return _entered(self.gallery, images_of(held, "image_url", store=self.gallery.blobs)[0], place)
+
+
+def _episode(
+    row: Mapping[str, Any], name: str, where: str, inline: InlineTags | None, pictures: Pictures
+) -> Trajectory:
+    said = [item for key in ("messages", "conversations", "prompt", "completion") for item in _list(row, key, where)]
+    if isinstance(row.get("system"), str) and row["system"]:  # ShareGPT's
+        said.insert(0, {"role": "system", "content": row["system"]})
     tools = _tools(row.get("tools"), where)
-    messages = [_message(item, index, where) for index, item in enumerate(said)]
+    messages = [_message(item, index, where, pictures) for index, item in enumerate(said)]
+    if next(pictures.left, None) is not None:
+        raise ConfigError(f"{where}: it has more pictures than its messages show", hint=f"each stands at its {MARK}")
     if inline is not None:
         places = [(message, f"{where}, message {index}") for index, message in enumerate(messages, start=1)]
         messages = [part for message, place in places for part in _split(message, inline, tools, place)]
@@ -114,7 +168,7 @@ def _answered(message: Message, waiting: list[ToolCall], steps: list[Step], wher
     return answer_to(call, result)
 
 
-def _message(item: Any, index: int, where: str) -> Message:
+def _message(item: Any, index: int, where: str, pictures: Pictures) -> Message:
     place = f"{where}, message {index + 1}"
     if not isinstance(item, Mapping):
         raise ConfigError(f"{place}: a message must be a JSON object")
@@ -123,23 +177,40 @@ def _message(item: Any, index: int, where: str) -> Message:
     if role is None:
         raise ConfigError(f"{place}: its role is {given.get('role')!r}", hint=f"use one of {', '.join(ROLES)}")
     calls = tuple(_call(call, f"{index}_{k}", place) for k, call in enumerate(given.get("tool_calls") or ()))
-    text = _text(given.get("content", given.get("value")), place)
     return Message(
         role=role,
-        content=(Text(text=text),) if text else (),
+        content=_content(given.get("content", given.get("value")), role, place, pictures),
         reasoning=given.get("reasoning_content") or given.get("reasoning") or given.get("thinking"),
         tool_calls=calls,
         tool_call_id=given.get("tool_call_id"),
     )
 
 
-def _text(content: Any, place: str) -> str:
+def _content(content: Any, role: Role, place: str, pictures: Pictures) -> tuple[Content, ...]:
+    """A text or a list of parts, each picture at its place. What the assistant writes holds none, whatever it says."""
     if content is None or isinstance(content, str):
-        return content or ""
-    parts = cast("list[Any]", content) if isinstance(content, list) else [content]
-    if all(isinstance(part, Mapping) and cast("Mapping[str, Any]", part).get("type") == "text" for part in parts):
-        return "".join(str(part["text"]) for part in parts)
-    raise ConfigError(f"{place}: its content is not text", hint="rows with images cannot be imported")
+        return _marked(content or "", role, place, pictures)
+    found: list[Content] = []
+    for item in cast("list[Any]", content) if isinstance(content, list) else [content]:
+        part: Mapping[str, Any] = cast("Mapping[str, Any]", item) if isinstance(item, Mapping) else {}
+        kind = part.get("type")
+        if kind == "text":
+            found += _marked(str(part["text"]), role, place, pictures)
+        elif kind == "image":
+            found.append(pictures.next(place))
+        elif kind == "image_url":
+            given: Any = part.get("image_url")
+            url = cast("Mapping[str, Any]", given).get("url") if isinstance(given, Mapping) else given
+            found.append(pictures.from_url(str(url), place))
+        else:
+            raise ConfigError(f"{place}: a part of its content is of type {kind!r}", hint="text, image or image_url")
+    return tuple(found)
+
+
+def _marked(text: str, role: Role, place: str, pictures: Pictures) -> tuple[Content, ...]:
+    if role == "assistant" or MARK not in text or not pictures.row.has("images"):
+        return (Text(text=text),) if text else ()
+    return placed(text, [pictures.next(place) for _ in range(text.count(MARK))], place)
 
 
 def _call(item: Any, fallback: str, place: str) -> ToolCall:

@@ -39,7 +39,10 @@ def unique(episodes: Sequence[Trajectory], kept: Sequence[bool]) -> Reasons:
     seen: set[tuple[Any, ...]] = set()
     reasons: Reasons = []
     for episode, on in zip(episodes, kept, strict=True):
-        prompt = tuple((message.role, message.text) for message in episode.task.prompt)
+        first = (
+            episode.steps[0].observation if episode.steps else episode.task.prompt
+        )  # with the pictures it began with
+        prompt = tuple((message.role, message.content) for message in first)
         key = (prompt, *((step.action.text, _calls(step.action.tool_calls)) for step in episode.steps))
         reasons.append("said before" if on and key in seen else None)
         if on:
