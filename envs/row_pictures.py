@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +11,7 @@ from typing import Any, cast
 from envs.rows import Row
 from tools.content import BlobStore, Content, Image, Text
 from tools.errors import ConfigError
+from tools.image.intake import take
 
 
 def images_of(row: Row, *names: str, store: BlobStore) -> tuple[Image, ...]:
@@ -36,17 +36,9 @@ def _image(value: Any, name: str, folder: Path, store: BlobStore) -> Image:
         raise ConfigError(
             f"{name} holds no picture", hint="known: {bytes, path}, bytes, base64, a path beside the data"
         )
-    data = bytes(value)
     try:
-        return store.put(data)
-    except ValueError:
-        pass  # perhaps a format that models are not shown, such as TIFF
-    import PIL.Image
-
-    try:
-        with PIL.Image.open(io.BytesIO(data)) as picture:
-            return store.put_image(picture.convert("RGB"))
-    except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
+        return take(bytes(value), store)
+    except ValueError as error:
         raise ConfigError(f"{name} holds bytes that are no picture: {error}") from error
 
 
