@@ -45,6 +45,7 @@ BUILT_IN = {
     "transit_map": "envs.tasksets.transit_map:transit_map",
     "uv_cot_data": "envs.tasksets.visual_data:uv_cot_data",
     "vilasr_data": "envs.tasksets.visual_data:vilasr_data",
+    "sight": "envs.tasksets.sight:sight",
     "visual_search": "envs.tasksets.visual_search:visual_search",
     "wiki_search": "envs.tasksets.wiki_search:wiki_search",
 }
@@ -174,7 +175,7 @@ def _named(name: str) -> tuple[str, str]:
             hint=f"write {name}:{'taskset' if 'taskset' in functions else (functions or ['function'])[0]}",
         )
     known = nearest(name, {*BUILT_IN, *offered})
-    raise ConfigError(f"there is no taskset {name!r}", hint=f"{known}; for your own, write path/file.py:function")
+    raise ConfigError(f"there is no taskset {name!r}", hint=f"{known} (one of your own is path/file.py:function)")
 
 
 def module_of_file(path: str | Path) -> ModuleType:

@@ -23,7 +23,7 @@ class Estimate:
     stderr: float
     """Clustered by question; nan for fewer than two questions."""
     ci95: tuple[float, float]
-    """nan, nan where one question alone gives no interval."""
+    """nan, nan where the questions give none."""
     questions: int
     method: str
     """`wilson`, `student-t` or `none`."""
@@ -33,9 +33,11 @@ def estimate(attempts: Sequence[Sequence[float]]) -> Estimate:
     """The mean of a score with a 95% interval, from each question's attempts (one or more).
 
     mean = mean over questions of the question's own mean; standard error = sd(question means) / sqrt(questions).
-    Wilson's interval where every question's mean is 0 or 1, as with a single attempt at a right-or-wrong score: there a
-    standard error of 0 would claim a certainty that n questions cannot give. Student's t otherwise, cut to [0, 1] where
-    all scores lie in it.
+    Student's t, cut to [0, 1] where all scores lie in it. Wilson's interval over questions where every question's mean
+    is 0 or 1, as with a single attempt at a right-or-wrong score, and where all questions have the same mean: there a
+    standard error of 0 would claim a certainty that n questions cannot give. No score in [0, 1] varies more than a
+    right-or-wrong one of its mean, so that interval is wide enough. Equal questions of a score that goes beyond [0, 1]
+    give none.
 
     >>> e = estimate([[1.0], [0.0], [1.0], [1.0]])
     >>> e.mean, e.method, [round(x, 3) for x in e.ci95]
@@ -50,19 +52,23 @@ def estimate(attempts: Sequence[Sequence[float]]) -> Estimate:
         return Estimate(mean=math.nan, stderr=math.nan, ci95=(math.nan, math.nan), questions=0, method="none")
     mean = fmean(means)
     stderr = stdev(means) / math.sqrt(n) if n > 1 else math.nan
-    if all(m in (0.0, 1.0) for m in means):
-        return Estimate(mean=mean, stderr=stderr, ci95=wilson(int(sum(means)), n), questions=n, method="wilson")
-    if n == 1:
-        return Estimate(mean=mean, stderr=stderr, ci95=(math.nan, math.nan), questions=1, method="none")
+    bounded = all(0.0 <= score <= 1.0 for scores in attempts for score in scores)
+    equal = max(means) - min(means) < 1e-9
+    if bounded and (equal or all(m in (0.0, 1.0) for m in means)):
+        return Estimate(mean=mean, stderr=stderr, ci95=wilson(sum(means), n), questions=n, method="wilson")
+    if equal:
+        return Estimate(mean=mean, stderr=stderr, ci95=(math.nan, math.nan), questions=n, method="none")
     half = student_t_quantile(0.975, n - 1) * stderr
     low, high = mean - half, mean + half
-    if all(0.0 <= score <= 1.0 for scores in attempts for score in scores):
+    if bounded:
         low, high = max(0.0, low), min(1.0, high)
     return Estimate(mean=mean, stderr=stderr, ci95=(low, high), questions=n, method="student-t")
 
 
-def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a share (Wilson 1927): the p with |successes/n - p| <= z sqrt(p (1 - p) / n).
+
+    `successes` need not be whole: parts of questions count as parts.
 
     >>> [round(x, 4) for x in wilson(8, 10)]
     [0.4902, 0.9433]
@@ -75,8 +81,8 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     share, spread = successes / n, z * z / n
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    low = 0.0 if successes == 0 else centre - half  # exact at the ends, where rounding would leave 1e-17
-    high = 1.0 if successes == n else centre + half
+    low = 0.0 if successes == 0 else max(0.0, centre - half)  # exact at the ends, where rounding would leave 1e-17
+    high = 1.0 if successes == n else min(1.0, centre + half)
     return low, high
 
 

@@ -99,9 +99,10 @@ def page(
     heads, rows = results
     linked = [[*map(html.escape, cells), _link(where)] for cells, where in stages]
     versions = ", ".join(f"{name} {value}" for name, value in report["versions"].items() if value)
+    measured = f"{report['n']} held-out tasks, " if report["n"] else ""
     parts = [
         f"<h1>{html.escape(title_of(recipe))}</h1>",
-        f"<p>seed {recipe.seed}, {report['n']} held-out tasks, {duration(report['seconds'])} in all</p>",
+        f"<p>seed {recipe.seed}, {measured}{duration(report['seconds'])} in all</p>",
         _table(heads, [[html.escape(cell) for cell in row] for row in rows]) if rows else "",
         "<h2>Stages</h2>",
         _table(("stage", "what it did", "time", "episodes"), linked),

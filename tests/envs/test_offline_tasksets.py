@@ -22,8 +22,12 @@ from envs.trajectory import Trajectory
 from evals.check import check
 from tools import ConfigError, ToolCall
 
-needs_templates = pytest.mark.skipif(importlib.util.find_spec("reasoning_gym") is None, reason="needs templates")
-needs_records = pytest.mark.skipif(importlib.util.find_spec("bfcl_eval") is None, reason="needs bfcl-eval")
+needs_templates = pytest.mark.skipif(
+    importlib.util.find_spec("reasoning_gym") is None, reason="pip install 'toolweave[tasks]'"
+)
+needs_records = pytest.mark.skipif(
+    importlib.util.find_spec("bfcl_eval") is None, reason="pip install --no-deps bfcl-eval"
+)
 
 
 def play(taskset: Taskset, index: int, *script: Message) -> Trajectory:

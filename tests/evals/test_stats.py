@@ -90,8 +90,17 @@ def test_questions_weigh_the_same_however_often_they_were_tried() -> None:
 def test_nothing_and_one_question_give_no_false_interval() -> None:
     assert math.isnan(estimate([]).mean) and math.isnan(estimate([[]]).mean)
     one = estimate([[0.5, 0.25]])
-    assert one.mean == 0.375 and all(map(math.isnan, one.ci95))
+    assert one.mean == 0.375 and one.ci95 == wilson(0.375, 1)
     assert estimate([[1.0]]).ci95 == wilson(1, 1)
+    assert all(map(math.isnan, estimate([[3.0, 4.0]]).ci95))
+
+
+def test_questions_that_are_all_alike_claim_no_certainty() -> None:
+    # z = 1.96 over 4 questions at 0.5: (0.5 + 3.8416/8) / 1.9604 = 0.5, half 1.96/1.9604 sqrt(0.0625 + 0.060025) = 0.35
+    half_each = estimate([[1, 0], [0, 1], [1, 0], [0.5, 0.5]])
+    assert half_each.method == "wilson" and half_each.stderr == 0
+    assert half_each.ci95 == (pytest.approx(0.15, abs=1e-3), pytest.approx(0.85, abs=1e-3))
+    assert estimate([[2.0], [2.0]]).method == "none" and all(map(math.isnan, estimate([[2.0], [2.0]]).ci95))
 
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=4), min_size=2, max_size=12))
@@ -99,6 +108,7 @@ def test_the_mean_lies_in_its_interval(attempts: list[list[float]]) -> None:
     found = estimate(attempts)
     low, high = found.ci95
     assert 0 <= low <= found.mean + 1e-12 and found.mean - 1e-12 <= high <= 1
+    assert low < high
 
 
 def test_mcnemar_counts_outcomes_of_fair_coins() -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from statistics import fmean
 
 import pytest
+import scipy.stats as scipy_stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,8 +86,6 @@ def test_sixty_four_attempts_with_sixty_four_answers_are_counted_exactly() -> No
 
 
 # ---- scipy says the same
-
-scipy_stats = pytest.importorskip("scipy.stats")
 
 
 def test_student_t_is_scipys() -> None:
