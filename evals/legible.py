@@ -1,4 +1,4 @@
-"""Can what is asked be read where the model first sees it? An OCR reader looks there, and after the gold calls."""
+"""What an OCR reader makes of pictures: where the model first sees them, and after the gold calls."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Where is what, and how far? ViLaSR's two kinds of questions (arXiv 2506.09965) on scenes whose truth is known.
+"""Where is what, and how far? ViLaSR's kinds of questions (arXiv 2506.09965).
 
-Choices are scored by their letter, numbers by mean relative accuracy, as VSI-Bench and ViLaSR score them.
+The scenes are made up, so the truth is known. Choices are scored by their letter, numbers by mean relative accuracy, as
+VSI-Bench and ViLaSR score them.
 """
 
 from __future__ import annotations
