@@ -155,6 +155,11 @@ class Vision:
             self._pixels.put(key, found, _bytes(found.values()))
         return found
 
+    def forget(self) -> None:
+        """Give back the memory of all that is kept for the next time."""
+        self._pixels.clear()
+        self._features.clear()
+
     def features(self, model: Any, images: Sequence[PlacedImage]) -> list[Feature]:
         """Of `images`, each computed once however often it is among them.
 
