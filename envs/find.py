@@ -93,9 +93,11 @@ def known_tasksets() -> dict[str, str]:
     The built-in ones are read, not imported: a list need not wait for what its tasks are made of.
     """
     described = {name: _written_doc(target) for name, target in BUILT_IN.items()}
-    for name in _offered().keys() - BUILT_IN.keys():
+    for name, point in _offered().items():
+        if name in BUILT_IN:
+            continue
         try:
-            described[name] = inspect.getdoc(_function(name)) or ""
+            described[name] = inspect.getdoc(_function(point.value)) or ""
         except ConfigError as error:
             described[name] = f"cannot be loaded: {error}"
     return {name: described[name].strip().partition("\n")[0] for name in sorted(described)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,13 +165,23 @@ def check_command(taskset: str, args: tuple[str, ...], n: int, concurrency: int)
 
 @cli.command("list")
 def list_command() -> None:
-    """The tasksets that a name can run."""
+    """The tasksets that have a name. Beside them run path/file.py:function, any data file (rows.parquet), and
+    environments of other projects (verifiers:NAME, openenv:URL).
+
+    What is said to need data takes it by --data: a file, a folder, or hf:OWNER/NAME to fetch it from the hub.
+    """
+    import textwrap
+
     from envs.find import known_tasksets
 
     known = known_tasksets()
     width = max(map(len, known), default=0)
     for name, about in sorted(known.items()):
-        click.echo(f"{name:<{width}}  {about}")
+        line = f"{name:<{width}}  {about}"
+        if sys.stdout.isatty():  # a person reads columns, a program reads lines
+            columns = max(60, shutil.get_terminal_size().columns)
+            line = textwrap.fill(line, columns, subsequent_indent=" " * (width + 2), break_on_hyphens=False)
+        click.echo(line)
 
 
 def parse_arguments(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -119,8 +119,13 @@ def load(
 def how_to_get(spec: Benchmark) -> str:
     """Where its rows come from, in one line."""
     if "/" in spec.source and " " not in spec.source:
-        return f"--data FILE_OR_FOLDER of {spec.source} ({spec.split}), or --data hf:{spec.source} to fetch it"
+        return f"--data FILE_OR_FOLDER of {source_of(spec)}, or --data hf:{spec.source} to fetch it"
     return f"--data FILE: {spec.source}"
+
+
+def source_of(spec: Benchmark) -> str:
+    """Where its rows are published, and which split of them is played."""
+    return f"{spec.source} ({spec.split})" if spec.split else spec.source
 
 
 def tasks_of(spec: Benchmark, rows: Iterator[Row], reading: Reading, n: int | None) -> Iterator[Task]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.model_cache import cache_root
 from envs.task import Taskset
-from evals.benchmarks.adapter import Benchmark, Tools, how_to_get, load
+from evals.benchmarks.adapter import Benchmark, Tools, load, source_of
 from evals.benchmarks.images import IMAGES
 from evals.benchmarks.text import TEXT
 from evals.benchmarks.video import VIDEO
@@ -27,8 +27,8 @@ def image_store() -> BlobStore:
 
 
 def line_of(spec: Benchmark) -> str:
-    """A benchmark in one line: what it is, its licence, how to get it, what to beware of."""
-    parts = [spec.about, f"licence {spec.licence}", how_to_get(spec)]
+    """A benchmark in one line: what it is, its licence, what `--data` takes, what to beware of."""
+    parts = [spec.about, f"licence {spec.licence}", f"data {source_of(spec)}"]
     parts += [spec.note] if spec.note else []
     parts += [] if spec.name in READ_FOR_REAL else [NEVER_READ]
     return "; ".join(parts)

@@ -213,7 +213,7 @@ IMAGES: tuple[Benchmark, ...] = (
         scores={"correct": _letter},
         read=_vstar,
         needs="images",
-        note="the embedded mirror is lmms-lab-encoder/vstar-bench",
+        note="or lmms-lab-encoder/vstar-bench",
     ),
     Benchmark(
         name="hrbench4k",
@@ -249,14 +249,14 @@ IMAGES: tuple[Benchmark, ...] = (
     ),
     Benchmark(
         name="mathvista",
-        about="MathVista testmini, 1,000 problems with a figure",
+        about="MathVista, 1,000 problems with a figure",
         licence="CC-BY-SA-4.0, unverified",
         source="AI4Math/MathVista",
         split="testmini",
         scores={"correct": _mathvista_score},
         read=_mathvista,
         needs="images",
-        note="published numbers extract answers with a model",
+        note="published numbers read answers by a model",
     ),
     Benchmark(
         name="reasonmap",
@@ -283,6 +283,6 @@ IMAGES: tuple[Benchmark, ...] = (
         read=_geovista,
         needs="images",
         ask=_GEO,
-        note="names must match word for word; published numbers add a model's judgement",
+        note="scored word for word",
     ),
 )

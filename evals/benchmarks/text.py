@@ -105,7 +105,7 @@ def _simpleqa(row: Row, reading: Reading) -> Record:
 
 
 _HOPS = {"scores": {"em": _exact, "f1": _f1}, "read": _hops}
-_NO_SEARCH = "asked closed-book; -a context=true shows the passages of the row"
+_NO_SEARCH = "closed-book, or -a context=true"
 
 TEXT: tuple[Benchmark, ...] = (
     Benchmark(
@@ -119,7 +119,7 @@ TEXT: tuple[Benchmark, ...] = (
         kind="number",
         ask="box",
         tools="python",
-        note="30 questions: repeat, -k 16 or more",
+        note="few: -k 16 or more",
     ),
     Benchmark(
         name="aime25",
@@ -132,7 +132,7 @@ TEXT: tuple[Benchmark, ...] = (
         kind="number",
         ask="box",
         tools="python",
-        note="30 questions: repeat, -k 16 or more; yentinglin/aime_2025 is split train",
+        note="few: -k 16 or more; yentinglin/aime_2025: train",
     ),
     Benchmark(
         name="math500",
@@ -169,12 +169,12 @@ TEXT: tuple[Benchmark, ...] = (
     ),
     Benchmark(
         name="2wiki",
-        about="2WikiMultihopQA, 12,576 questions over several articles",
-        licence="Apache-2.0, unverified; FlashRAG's mirror CC-BY-SA-4.0",
+        about="2WikiMultihopQA, 12,576 questions of several hops",
+        licence="Apache-2.0 (its mirror CC-BY-SA-4.0), unverified",
         source="RUC-NLPIR/FlashRAG_datasets",
         split="dev",
         within="2wikimultihopqa",
-        note="asked closed-book",
+        note="closed-book",
         **cast(Any, _HOPS),
     ),
     Benchmark(
@@ -194,17 +194,17 @@ TEXT: tuple[Benchmark, ...] = (
         source="RUC-NLPIR/FlashRAG_datasets",
         split="test",
         within="bamboogle",
-        note="asked closed-book",
+        note="closed-book",
         **cast(Any, _HOPS),
     ),
     Benchmark(
         name="simpleqa",
         about="SimpleQA, 4,326 short questions of fact",
         licence="MIT, unverified",
-        source="simple_qa_test_set.csv, as openai/simple-evals links it",
+        source="simple_qa_test_set.csv of openai/simple-evals",
         split="test",
         scores={"em": _exact, "f1": _f1},
         read=_simpleqa,
-        note="published numbers are a judge's: add --judge MODEL",
+        note="published numbers are by --judge",
     ),
 )

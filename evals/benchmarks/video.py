@@ -11,7 +11,7 @@ from evals.benchmarks.adapter import Benchmark, Reading, Record, row_id, without
 from evals.benchmarks.images import letter_of
 from tools.errors import ConfigError
 
-BLIND = "the model sees the question and no frame: a blind control until there are video tools"
+BLIND = "a blind control: the model sees no frame"
 
 
 def _video(row: Row, path: str, **more: Any) -> dict[str, Any]:
@@ -109,7 +109,7 @@ VIDEO: tuple[Benchmark, ...] = (
     ),
     Benchmark(
         name="longvideobench",
-        about="LongVideoBench validation, 1,337 questions",
+        about="LongVideoBench, 1,337 questions",
         licence="CC-BY-NC-SA-4.0, gated",
         source="longvideobench/LongVideoBench",
         split="validation",
