@@ -153,6 +153,8 @@ class ChatSampler:
 
         reply = ChatReply()
         begun = False
+        # A piece holds a token and counts as some 300 characters; a server that sends more than that never ends.
+        most = (1 << 20) + 1024 * request.get("max_tokens", request.get("max_completion_tokens", 0))
         deadline = asyncio.timeout(self.timeout_s)
         try:
             completions = (await self._clients.get()).chat.completions
@@ -167,10 +169,18 @@ class ChatSampler:
                 kind = stream.response.headers.get("content-type", "")
                 if not kind.startswith("text/event-stream"):
                     raise ValueError(f"content type {kind}")
-                async for chunk in stream:
+                pieces = aiter(stream)
+                while True:
+                    deadline = asyncio.timeout(self.timeout_s)
+                    async with deadline:
+                        chunk = await anext(pieces, None)
+                    if chunk is None:
+                        break
                     text = reply.take_chunk(chunk)
                     if text:
                         on_text(text)
+                    if reply.size > most:
+                        raise ServerError(f"{self.base_url} sent more than {most} characters, and no end")
             if reply.finish is None:
                 raise ServerError(f"{self.base_url} closed the stream before the reply was finished")
             return reply
@@ -194,7 +204,7 @@ class ChatSampler:
         if isinstance(error, openai.APITimeoutError):
             raise ServerError(f"{at} did not answer within {self.timeout_s:g} seconds") from error
         if isinstance(error, openai.APIConnectionError):
-            if begun:
+            if begun or not type(error.__cause__).__name__.startswith("Connect"):  # httpx or httpx2, by its release
                 raise ServerError(f"{at} closed the connection before the reply was finished") from error
             raise ConfigError(
                 f"no server answers at {at} ({error.__cause__ or error})",

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+PIECE = 256
+"""What a chunk weighs, whatever is in it."""
+
 
 @dataclass(slots=True)
 class CallParts:
@@ -34,6 +37,8 @@ class ChatReply:
     prompt_ids: list[int] = field(default_factory=list[int])
     ids: list[int] = field(default_factory=list[int])
     logprobs: list[float] = field(default_factory=list[float])
+    size: int = 0
+    """Characters that came in, and `PIECE` for each chunk."""
 
     def take_whole(self, completion: ChatCompletion) -> None:
         """Read a reply that came in one piece."""
@@ -45,6 +50,7 @@ class ChatReply:
 
     def take_chunk(self, chunk: ChatCompletionChunk) -> str:
         """Add a chunk; returns the text in it."""
+        self.size += PIECE
         if not chunk.choices:  # the last one: usage alone
             self._take_usage(chunk)
             return ""
@@ -59,6 +65,7 @@ class ChatReply:
             if delta.function is not None:
                 call.name = delta.function.name or call.name
                 call.arguments.append(delta.function.arguments or "")
+                self.size += len(call.arguments[-1])
         return choice.delta.content or ""
 
     def _take_fields(self, outer: Any, choice: Any, message: Any) -> None:
@@ -66,10 +73,12 @@ class ChatReply:
         self._take_usage(outer)
         if message.content:
             self.text.append(message.content)
+            self.size += len(message.content)
         more: Mapping[str, Any] = message.model_extra or {}
         for name in ("reasoning_content", "reasoning"):
             if more.get(name):
                 self.reasoning.append(more[name])
+                self.size += len(more[name])
                 self.reasoning_field = name
                 break
         self.finish = choice.finish_reason or self.finish

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any
 
 import pytest
+from chat_client import play
 from chat_server import ChatServer, Say
 
-from agent import Limits, SamplingParams, rollout
+from agent import SamplingParams, rollout
 from agent.chat import ChatSampler
 from agent.dialects import dialect_named
-from envs import Stop, Task, ToolEnv, Trajectory, answer_to, assistant, system, user
-from tools import BlobStore, Text, Tool, ToolCall, ToolResult, tool
+from envs import Stop, Task, ToolEnv, answer_to, assistant, system, user
+from tools import BlobStore, Text, ToolCall, ToolResult, tool
 from tools.content import Content
 from tools.errors import ConfigError
 
@@ -34,22 +34,6 @@ def add(a: int, b: int) -> str:
 def python(code: str) -> str:
     """Run Python."""
     return f"ran {code}"
-
-
-def play(
-    server: ChatServer,
-    *tools: Tool,
-    params: SamplingParams | None = None,
-    limits: Limits | None = None,
-    stream: bool = False,
-    heard: list[Any] | None = None,
-    prompt: tuple[Any, ...] = (user("What is 2 + 3?"),),
-    **settings: Any,
-) -> Trajectory:
-    sampler = ChatSampler(settings.pop("model", "tiny"), settings.pop("base_url", server.url), **settings)
-    env = ToolEnv(task=Task(id="sum", prompt=prompt), tools=tools)
-    events = heard if heard is not None else [] if stream else None
-    return asyncio.run(rollout(env, sampler, params, limits, on_event=None if events is None else events.append))
 
 
 CALL_THEN_ANSWER = (Say(text="Adding.", calls=[("add", '{"a": 2, "b": 3}')]), Say(text="It is 5."))
@@ -171,47 +155,6 @@ def test_a_full_context_ends_the_episode_and_other_refusals_end_the_run() -> Non
     with ChatServer(refusal) as server, pytest.raises(ConfigError) as e:
         play(server, add)
     assert "tools are not enabled" in str(e.value) and server.url in str(e.value)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_overload_is_waited_out_as_long_as_the_server_says(stream: bool) -> None:
-    busy = Say(status=429, error={"message": "slow down"}, headers={"Retry-After": "1"})
-    with ChatServer(busy, Say(status=500), Say(text="Here.")) as server:
-        t = play(server, stream=stream)
-    assert t.answer == "Here."
-    assert len(server.requests) == 3
-    assert server.times[1] - server.times[0] >= 1.0
-
-
-def test_a_server_that_stays_broken_ends_the_episode_as_an_error() -> None:
-    with ChatServer(Say(status=500, error={"message": "CUDA out of memory"}), repeat=True) as server:
-        t = play(server, max_retries=1)
-    assert (t.stop, len(server.requests)) == (Stop.ERROR, 2)
-    assert t.error is not None and "CUDA out of memory" in t.error.splitlines()[-1]
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_hung_server_is_given_up_after_the_time_out_not_after_the_retries(stream: bool) -> None:
-    with ChatServer(Say(wait_s=30)) as server:
-        started = time.monotonic()
-        t = play(server, stream=stream, timeout_s=0.5)
-        assert time.monotonic() - started < 5
-    assert t.stop is Stop.ERROR
-    assert t.error is not None and t.error.strip().splitlines()[-1].endswith("did not answer within 0.5 seconds")
-
-
-@pytest.mark.parametrize("pieces", [0, 2])
-def test_a_stream_that_breaks_off_is_an_error_and_never_an_answer(pieces: int) -> None:
-    with ChatServer(Say(text="The answer is 42.", cut_after=pieces)) as server:
-        t = play(server, stream=True, max_retries=0)
-    assert t.stop is Stop.ERROR and t.steps == []
-
-
-@pytest.mark.parametrize("finish", ["content_filter", "abort"])
-def test_a_reply_that_the_server_cut_is_an_error(finish: str) -> None:
-    with ChatServer(Say(text="I", finish=finish)) as server:
-        t = play(server)
-    assert t.stop is Stop.ERROR and t.error is not None and finish in t.error
 
 
 def mistake(**settings: Any) -> ConfigError:

@@ -36,7 +36,9 @@ class Say:
     piece: int = 4
     """Characters a streamed piece holds."""
     cut_after: int | None = None
-    """Close the connection after this many streamed pieces."""
+    """Close the connection after this many streamed pieces, or bytes of a whole reply."""
+    endless: bytes | None = None
+    """Streamed again and again after the pieces, until the client has gone."""
     prompt_ids: Sequence[int] | None = None
     ids: Sequence[int] = ()
     logprobs: Sequence[float] = ()
@@ -136,7 +138,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(say.status, say.error or {"message": "it failed"}, say.headers)
         if request.get("stream"):
             return self._stream(request, say)
-        return self._send(200, json.dumps(whole(request, say)).encode())
+        said = json.dumps(whole(request, say)).encode()
+        if say.cut_after is not None:
+            self.close_connection = True
+            return self._send(200, said[: say.cut_after], headers={"Content-Length": str(len(said))})
+        return self._send(200, said)
 
     def _error(self, status: int, error: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
         self._send(status, json.dumps({"error": error}).encode(), headers=headers)
@@ -162,6 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
             if say.piece_wait_s and self.server_state.stopping.wait(say.piece_wait_s):
                 return
             self._chunk(f"data: {json.dumps(chunk)}\n\n".encode())
+        while say.endless is not None and not self.server_state.stopping.is_set():
+            self._chunk(say.endless)
         self._chunk(b"data: [DONE]\n\n")
         self._chunk(b"")
 
