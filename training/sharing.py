@@ -6,8 +6,10 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any
+from types import TracebackType
+from typing import Any, final
 
 from envs.env import Env
 from envs.task import Task, Taskset
@@ -18,15 +20,48 @@ from tools.tool import Tool, ToolResult
 def with_slots(taskset: Taskset, most: Mapping[str, int]) -> Taskset:
     """The taskset with at most `most[tool]` calls of a tool running at once, over all its episodes.
 
-    A call waits its turn before its deadline begins. One that is cut at its deadline gives its slot back at once;
-    Python cannot stop the thread of a sync tool, so there the old call may still be running beside the next.
+    A call waits its turn before its deadline begins, then for what the tool has slots for of its own. One that is cut
+    at its deadline gives its slot back at once; Python cannot stop the thread of a sync tool, so there the old call may
+    still be running beside the next.
     Raises `ConfigError` for less than one; an episode that lacks the tool is left as it is.
     """
     for name, count in most.items():
         if count < 1:
             raise ConfigError(f"tool_concurrency.{name} is {count}; it must be at least 1")
     slots = {name: asyncio.Semaphore(count) for name, count in most.items()}
-    return _with_tools(taskset, lambda _, tool: replace(tool, slots=slots.get(tool.name, tool.slots)))
+
+    def bounded(_: Task, tool: Tool) -> Tool:
+        if tool.name not in slots:
+            return tool
+        ours = slots[tool.name]
+        return replace(tool, slots=ours if tool.slots is None else _Both(ours, tool.slots))
+
+    return _with_tools(taskset, bounded)
+
+
+@final
+class _Both(AbstractAsyncContextManager[None]):
+    """Two slots, taken one after the other."""
+
+    def __init__(self, first: AbstractAsyncContextManager[Any], second: AbstractAsyncContextManager[Any]) -> None:
+        self._first = first
+        self._second = second
+
+    async def __aenter__(self) -> None:
+        await self._first.__aenter__()
+        try:
+            await self._second.__aenter__()
+        except BaseException:
+            await self._first.__aexit__(None, None, None)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        try:
+            await self._second.__aexit__(kind, value, tb)
+        finally:
+            await self._first.__aexit__(kind, value, tb)
 
 
 def with_shared_results(taskset: Taskset, names: Sequence[str]) -> Taskset:

@@ -16,7 +16,8 @@ from envs import Rubric, Task, Taskset, ToolEnv, Trajectory, assistant, user
 from envs.log import read_log
 from tools import ToolError, tool
 from tools.errors import ConfigError
-from tools.tool import Tool, ToolCall
+from tools.image.memory import PixelMemory, Slot
+from tools.tool import Tool, ToolCall, ToolResult
 from training.rollouts import Planned, StepRollouts
 from training.sharing import check_tools, with_shared_results, with_slots
 
@@ -65,6 +66,27 @@ def test_no_more_calls_run_at_once_than_the_limit_says() -> None:
     most = 0
     found = play(with_slots(taskset, {"look": 3}), 12)
     assert most == 3 and all(t.calls[0].outcome == "ok" for t in found)
+
+
+def test_a_tool_that_bounds_itself_is_bounded_by_both() -> None:
+    memory = PixelMemory(100)
+    together: list[tuple[int, int]] = []
+    running = 0
+
+    async def fn(word: str) -> ToolResult:
+        nonlocal running
+        running += 1
+        together.append((running, memory.held))
+        await asyncio.sleep(0)
+        running -= 1
+        return ToolResult()
+
+    look = Tool(name="look", description="", parameters={}, fn=fn, slots=Slot(memory, lambda: 40))
+    for most, held in ((5, 80), (1, 40)):
+        together.clear()
+        found = play(with_slots(taskset_of(look), {"look": most}), 6)
+        assert all(t.calls[0].outcome == "ok" for t in found) and memory.held == 0
+        assert max(together) == (min(most, 2), held)
 
 
 def test_calls_that_hang_are_cut_and_the_tool_is_free_for_those_that_waited() -> None:

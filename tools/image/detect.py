@@ -8,9 +8,8 @@ from tools.content import Text
 from tools.image.coordinates import Box, Convention, from_pixels
 from tools.image.describe import COORDINATES, NUMBER, described
 from tools.image.gallery import Gallery
-from tools.image.memory import off_loop
 from tools.record import record
-from tools.tool import Tool, ToolError, ToolResult
+from tools.tool import Tool, ToolError, ToolResult, in_thread
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -41,7 +40,7 @@ def find_tool(gallery: Gallery, detector: Detector, convention: Convention = "pi
         if not phrase.strip():
             raise ToolError("phrase is empty; name what to look for.")
         shown = gallery[img_idx].shown
-        found = await off_loop(lambda: detector.detect(gallery.shown_pixels(img_idx), phrase))
+        found = await in_thread(lambda: detector.detect(gallery.shown_pixels(img_idx), phrase))
         boxes = [_written(one.box, convention, (shown.width, shown.height)) for one in found[:most]]
         lines = [f"{box} ({one.score:.2f})" for box, one in zip(boxes, found, strict=False)]
         said = "\n".join(lines) or f"Nothing found for {phrase!r} in image_{img_idx}."

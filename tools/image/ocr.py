@@ -16,9 +16,8 @@ from tools.errors import ConfigError
 from tools.image.coordinates import Box, BoxRule, Convention, from_pixels, read_box, scaled
 from tools.image.describe import COORDINATES, NUMBER, described
 from tools.image.gallery import Gallery
-from tools.image.memory import off_loop
 from tools.record import record
-from tools.tool import Tool, ToolResult
+from tools.tool import Tool, ToolResult, in_thread
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -77,7 +76,7 @@ def ocr_tool(gallery: Gallery, convention: Convention = "pixel", reader: Reader 
     reader = reader or shared_reader()
 
     async def ocr(img_idx: int = 1, bbox_2d: list[float] | None = None) -> ToolResult:
-        return await off_loop(lambda: _read(gallery, reader, convention, img_idx, bbox_2d))
+        return await in_thread(lambda: _read(gallery, reader, convention, img_idx, bbox_2d))
 
     return described(
         ocr,
