@@ -33,6 +33,7 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer, controls: Iterable[str], tags: Iterable[str] = ()) -> None:
         self.tokenizer = tokenizer
+        self._backend: Any = getattr(tokenizer, "backend_tokenizer", None)
         self._plain = _plain_encoder(tokenizer)
         self._ids = {token: _control_id(tokenizer, token) for token in controls}
         self._names = {number: token for token, number in self._ids.items()}
@@ -149,6 +150,8 @@ class Encoder:
                 found = self._blocked.search(text, found.start() + 1)
 
     def _decode(self, ids: Sequence[int]) -> str:
+        if self._backend is not None:  # what the tokenizer itself would ask, after looking at every id
+            return self._backend.decode(list(ids), skip_special_tokens=False)
         return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 

@@ -64,7 +64,15 @@ def problem_with(arguments: Mapping[str, Any], schema: JSONSchema) -> str | None
     >>> problem_with({"box": "left"}, {"type": "object", "properties": {"box": {"type": "array"}}})
     "box: 'left' is not of type 'array'"
     """
-    found = cast("Iterable[ValidationError]", _validator(_Identity(schema)).iter_errors(dict(arguments)))
+    key = _Identity(schema)
+    plain = _plain(key)
+    if plain is not None:
+        types, required = plain
+        if required <= arguments.keys() and all(
+            type(value) in types.get(name, ()) for name, value in arguments.items()
+        ):
+            return None
+    found = cast("Iterable[ValidationError]", _validator(key).iter_errors(dict(arguments)))
     errors = sorted(found, key=lambda e: list(map(str, e.absolute_path)))
     if not errors:
         return None
@@ -86,6 +94,33 @@ class _Identity:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Identity) and other.schema is self.schema
+
+
+_SCALARS: Mapping[object, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+}
+_SAID = frozenset({"type", "description", "default"})
+"""What the schemas of most arguments hold; of these `type` alone asks for something."""
+
+
+@functools.lru_cache(maxsize=256)
+def _plain(key: _Identity) -> tuple[Mapping[str, tuple[type, ...]], frozenset[str]] | None:
+    """For a schema of named scalars: the types of each, and the names that must be there. None for any other schema.
+
+    Most tools have such a schema and most calls fit it, which can be seen without the validator.
+    """
+    schema = key.schema
+    properties: Mapping[str, Mapping[str, Any]] = schema.get("properties", {})
+    if set(schema) - {"type", "properties", "required", "additionalProperties"} or schema.get("type") != "object":
+        return None
+    if schema.get("additionalProperties") is not False or any(set(one) - _SAID for one in properties.values()):
+        return None
+    if any(not isinstance(one.get("type"), str) or one["type"] not in _SCALARS for one in properties.values()):
+        return None
+    return {name: _SCALARS[one["type"]] for name, one in properties.items()}, frozenset(schema.get("required", ()))
 
 
 @functools.lru_cache(maxsize=256)

@@ -120,3 +120,19 @@ def test_every_typed_signature_describes_its_arguments_and_accepts_them(signatur
     assert problem_with({name: samples[kind] for name, kind in signature.items()}, schema) is None
     if signature:
         assert problem_with({}, schema) is not None
+
+
+scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.just([]), st.just({}))
+kinds = st.sampled_from(["string", "integer", "number", "boolean", "array", ["string", "null"]])
+
+
+@given(
+    st.dictionaries(st.sampled_from("abc"), kinds),
+    st.sets(st.sampled_from("abc")),
+    st.sampled_from([False, True, None]),
+    st.dictionaries(st.sampled_from("abcd"), scalars),
+)
+def test_whatever_takes_the_short_way_is_what_the_validator_takes(types, required, additional, arguments):
+    schema = {"type": "object", "properties": {name: {"type": kind, "default": 1} for name, kind in types.items()}}
+    schema |= {"required": sorted(required)} | ({} if additional is None else {"additionalProperties": additional})
+    assert (problem_with(arguments, schema) is None) == jsonschema.Draft202012Validator(schema).is_valid(arguments)
