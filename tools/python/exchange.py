@@ -10,7 +10,7 @@ import select
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias, final
 
 from tools.python.inside.frames import BadFrame, Frames
@@ -62,7 +62,12 @@ class Exchange:
         if self._waits_to_send:
             self.loop.remove_writer(channel)
 
-    def send(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
+    @property
+    def half_sent(self) -> bool:
+        """True while some of the frame is still to be sent."""
+        return bool(self._unsent)
+
+    def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Send a frame, the rest of it as the other side reads; descriptors go with a first byte of it."""
         if fds:
             socket.send_fds(self.wire.channel, [data[:1]], list(fds))
@@ -191,3 +196,24 @@ class Wire:
             self.channel.close()
             os.close(self.output)
             os.close(self.pidfd)
+
+
+@contextlib.contextmanager
+def new_lines() -> Iterator[tuple[socket.socket, int, list[int]]]:
+    """A channel and an output pipe: our ends, and the two that a session is to have, which are closed afterwards.
+
+    So are ours, when what is done meanwhile fails.
+    """
+    ours, theirs = socket.socketpair()
+    read, write = os.pipe2(os.O_CLOEXEC)
+    try:
+        ours.setblocking(False)
+        os.set_blocking(read, False)
+        yield ours, read, [theirs.fileno(), write]
+    except BaseException:
+        ours.close()
+        os.close(read)
+        raise
+    finally:
+        theirs.close()
+        os.close(write)

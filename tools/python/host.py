@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import IO, Any, final
 
@@ -81,7 +81,7 @@ class ZygoteHost:
         """The process started for the zygote (bubblewrap's, in tier full), for tests and reports."""
         return self._process.pid if self._process else None
 
-    async def fork(self, request: dict[str, Any], fds: list[int], kill: Callable[[], None]) -> Child:
+    async def fork(self, request: dict[str, Any], fds: Sequence[int], kill: Callable[[], None]) -> Child:
         """A new session holding `fds`. `kill` is called if the zygote dies while the session lives."""
         losses = 0
         give_up = time.monotonic() + 60
@@ -96,12 +96,14 @@ class ZygoteHost:
                 if self._control is None:
                     raise ConnectionError("the zygote ended")
                 message = json.dumps({"op": "fork", "id": number, **request}).encode()
-                socket.send_fds(self._control, [message], fds)
+                socket.send_fds(self._control, [message], list(fds))
                 pidfd = await asyncio.wait_for(answer, 60)
                 return Child(pidfd=pidfd, pid=_pid_of(pidfd), ended=ended)
             except BlockingIOError:  # it lives and is behind with earlier requests
                 self._living.pop(number, None)
                 await asyncio.sleep(0.05)
+            except TimeoutError:
+                break
             except ConnectionError as error:
                 self._living.pop(number, None)
                 losses += 1

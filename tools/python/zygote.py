@@ -7,18 +7,17 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any, final
 
 from tools.errors import ConfigError
 from tools.python.background import from_background, in_background
-from tools.python.exchange import Exchange, Outcome, Wire
+from tools.python.exchange import Exchange, Outcome, Wire, new_lines
 from tools.python.host import Child, Exit, host_for, remove_after
-from tools.python.inside.frames import pack
+from tools.python.inside.frames import BadFrame, pack
 from tools.python.isolation import Tier, choose_tier
 from tools.python.profiles import modules_of
 from tools.python.report import (
@@ -78,6 +77,7 @@ class ZygoteSession(Session):
         self._work: str | None = None
         self._baseline = 0
         self._dead = True
+        self._killed = False
         self._busy = False
         self._family: _Family | None = None
 
@@ -108,7 +108,7 @@ class ZygoteSession(Session):
         self, message: Mapping[str, Any], blob: bytes, timeout_s: float
     ) -> tuple[CellResult, Mapping[str, Any], bytes]:
         """Have `message` done under the limits of a cell. Also the raw answer, which is not to be trusted."""
-        self._busy = True
+        self._take()
         try:
             return await self._run(message, blob, timeout_s)
         except BaseException:
@@ -118,6 +118,11 @@ class ZygoteSession(Session):
             self._busy = False
             if self._dead:
                 self.kill()
+
+    def _take(self) -> None:
+        if self._busy:
+            raise RuntimeError("this session is in use: it does one thing at a time")
+        self._busy = True
 
     async def interrupt(self) -> None:
         """Send SIGINT, which raises KeyboardInterrupt within a cell and does nothing between cells."""
@@ -155,31 +160,25 @@ class ZygoteSession(Session):
         if not self.alive or self._child is None:
             raise SessionDied(_GONE)
         branch = ZygoteSession(self.limits, tier=self.tier, profile=self.profile, seed=self.seed, shown=self.shown)
-        ours, theirs = socket.socketpair()
-        read, write = os.pipe2(os.O_CLOEXEC)
+        number = random.getrandbits(48)
         try:
-            ours.setblocking(False)
-            os.set_blocking(read, False)
-            number = random.getrandbits(48)
-            frame = pack({"op": "fork", "id": number})
-            exchange, outcome = await self._ask(number, frame, (theirs.fileno(), write))
-            pid = named_by(exchange.answer.get("pid"), self._child.pid)
-            if outcome != "done" or pid is None:
-                raise SessionDied(f"the session could not be branched: {exchange.answer.get('error') or outcome}")
-            branch._wire = Wire(ours, read, os.pidfd_open(pid))
-        except BaseException:
-            ours.close()
-            os.close(read)
-            raise
-        finally:
-            theirs.close()
-            os.close(write)
+            with new_lines() as (ours, read, theirs):
+                exchange, outcome = await self._ask(number, pack({"op": "fork", "id": number}), theirs)
+                pid = named_by(exchange.answer.get("pid"), self._child.pid)
+                if outcome != "done" or pid is None:
+                    raise SessionDied(f"the session could not be branched: {exchange.answer.get('error') or outcome}")
+                branch._wire = Wire(ours, read, os.pidfd_open(pid))
+        except OSError as error:  # it, or the branch, ended in between
+            raise SessionDied(f"the session could not be branched: {error}") from error
         branch._child = Child(pidfd=branch._wire.pidfd, pid=pid, ended=Future())
         branch._family = self._family = self._family or _Family(self)
         self._family.living |= {self, branch}
-        if problem := await branch._settled_in():
-            await branch.close()
-            raise SessionDied(f"the session could not be branched: {problem}")
+        try:
+            if problem := await branch._settled_in():
+                raise SessionDied(f"the session could not be branched: {problem}")
+        except BaseException:
+            self._family.leave(branch)
+            raise
         return branch
 
     async def close(self) -> None:
@@ -191,7 +190,7 @@ class ZygoteSession(Session):
 
     def kill(self) -> None:
         """End the session at once. What a running cell still reads from is closed when it has noticed."""
-        self._dead = True
+        self._dead = self._killed = True
         self._signal_all()
         if not self._busy:
             self._clear()
@@ -225,13 +224,17 @@ class ZygoteSession(Session):
                 os.killpg(child.pid, signal.SIGKILL)  # the zygote keeps the number taken until it reports the end
 
     async def _start(self) -> None:
-        said = await self._try_start()
-        for _ in range(5):
-            if said is None:
-                return
-            if not said.startswith("died"):  # as it does when the zygote is killed in between
-                break
-            said = await self._try_start()
+        said: str | None = ""
+        try:
+            for _ in range(6):
+                said = await self._try_start()
+                if said is None:
+                    return
+                if not said.startswith("died"):  # as it does when the zygote is killed in between
+                    break
+        except BaseException:
+            self.kill()
+            raise
         raise ConfigError(f"a Python session could not be confined (tier {self.tier}): {said}")
 
     async def _try_start(self) -> str | None:
@@ -242,20 +245,9 @@ class ZygoteSession(Session):
                 os.chown(self._work, self.host.uid, self.host.uid)
         users = tasks_of_user() if self.tier != "full" else 0
         request = {**asdict(self.limits), "work": self._work, "seed": self.seed, "user_processes": users}
-        ours, theirs = socket.socketpair()
-        read, write = os.pipe2(os.O_CLOEXEC)
-        try:
-            ours.setblocking(False)
-            os.set_blocking(read, False)
-            child = await self.host.fork(request, [theirs.fileno(), write], self._signal_all)
-        except BaseException:
-            ours.close()
-            os.close(read)
-            raise
-        finally:
-            theirs.close()
-            os.close(write)
-        self._child, self._wire = child, Wire(ours, read, child.pidfd)
+        with new_lines() as (ours, read, theirs):
+            child = await self.host.fork(request, theirs, self._signal_all)
+        self._child, self._wire, self._killed = child, Wire(ours, read, child.pidfd), False
         return await self._settled_in()
 
     async def _settled_in(self) -> str | None:
@@ -278,19 +270,24 @@ class ZygoteSession(Session):
             if not self._busy and self.alive and self._watch() is not None:
                 self._signal_all()  # the owner finds it dead
 
-    async def _ask(self, number: int, frame: bytes, fds: tuple[int, ...] = ()) -> tuple[Exchange, Outcome]:
+    async def _ask(self, number: int, frame: bytes, fds: Sequence[int] = ()) -> tuple[Exchange, Outcome]:
         """One exchange that is no cell."""
         assert self._wire is not None
-        self._busy = True
+        self._take()
         try:
             with Exchange(self._wire, number, self.limits, Kept(2000)) as exchange:
-                if frame:
-                    exchange.send(frame, fds)
-                outcome = await exchange.outcome(30)
+                try:
+                    if frame:
+                        exchange.send(frame, fds)
+                    outcome = await exchange.outcome(60)
+                finally:
+                    self._dead |= exchange.half_sent  # nothing that is sent after half a frame would be understood
                 exchange.drain()
                 return exchange, outcome
         finally:
             self._busy = False
+            if self._killed:
+                self._clear()
 
     async def _run(
         self, message: Mapping[str, Any], blob: bytes, timeout_s: float
@@ -374,7 +371,10 @@ class ZygoteSession(Session):
             raise SessionDied(_GONE)
         number = random.getrandbits(48)
         sizes = [(name, kind, len(data)) for name, data in blobs.items()]
-        frame = pack({"op": "put", "id": number, "values": dict(values), "blobs": sizes}, b"".join(blobs.values()))
+        try:
+            frame = pack({"op": "put", "id": number, "values": dict(values), "blobs": sizes}, b"".join(blobs.values()))
+        except BadFrame as error:
+            raise ConfigError(f"the values are too large: {error}", hint="bind fewer at a time") from error
         exchange, outcome = await self._ask(number, frame)
         if outcome != "done" or exchange.answer.get("error"):
             self.kill()

@@ -17,7 +17,7 @@ from . import kernel_api as api
 
 
 def main() -> None:
-    """`argv`: JSON with `uid`, `needed` (paths), `argv` and `keep` (descriptors)."""
+    """`argv`: JSON with `uid`, `needed` (paths) and `argv` (the command)."""
     request = json.loads(sys.argv[1])
     closed = _closed_parents([Path(path) for path in request["needed"]])
     if closed:

@@ -21,8 +21,10 @@ class BadFrame(ValueError):
 
 
 def pack(message: dict[str, Any], blob: bytes = b"") -> bytes:
-    """One frame."""
+    """One frame. Raises `BadFrame` when it would be too large for any reader."""
     text = json.dumps(message).encode()
+    if len(text) > MAX_JSON or len(blob) > MAX_BLOB:
+        raise BadFrame(_too_large(len(text), len(blob)))
     return _HEAD.pack(len(text), len(blob)) + text + blob
 
 
@@ -47,7 +49,7 @@ class Frames:
         while len(self._buffer) >= _HEAD.size:
             text_size, blob_size = _HEAD.unpack_from(self._buffer)
             if text_size > self.max_json or blob_size > self.max_blob:
-                raise BadFrame(f"a frame of {text_size} + {blob_size} bytes is too large")
+                raise BadFrame(_too_large(text_size, blob_size))
             end = _HEAD.size + text_size + blob_size
             if len(self._buffer) < end:
                 break
@@ -56,6 +58,10 @@ class Frames:
             del self._buffer[:end]
             found.append((_object(text), blob))
         return found
+
+
+def _too_large(text_size: int, blob_size: int) -> str:
+    return f"a frame of {text_size} bytes of JSON and {blob_size} others is too large"
 
 
 def _object(text: bytes) -> dict[str, Any]:
