@@ -2,6 +2,7 @@
 
 smollm2         the embedded model (agent/embedded.py)
 tiny, tiny:7    a small untrained model made from a seed (agent/tiny.py)
+tiny_vlm        the same with eyes (agent/tiny_vlm.py); tiny_vlm:small is larger
 path/to/folder  a model in the transformers format, a checkpoint of a run among them; or LoRA adapters for one
 owner/name      a model of the Hugging Face hub, fetched on first use
 openai:NAME     whatever answers to NAME at an OpenAI-compatible server
@@ -23,7 +24,7 @@ from agent.model_cache import no_progress_bars, read_facts, write_facts
 from agent.sampler import HumanSampler, Sampler, ScriptedSampler
 from tools.errors import ConfigError, nearest
 
-BUILT_IN = ("smollm2", "tiny")
+BUILT_IN = ("smollm2", "tiny", "tiny_vlm")
 WITHOUT_MODEL = ("gold", "human")
 DEFAULT_DIALECT = "hermes"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -42,6 +43,10 @@ def model_folder(spec: str) -> str:
         from agent.tiny import tiny_folder
 
         return str(tiny_folder(_tiny_seed(spec)))
+    if _is_tiny_vlm(spec):
+        from agent.tiny_vlm import tiny_vlm_folder
+
+        return str(tiny_vlm_folder(size=_size_of(spec)))
     folder = Path(spec).expanduser()
     if folder.is_dir():
         _refuse_empty(folder)
@@ -68,7 +73,9 @@ def model_folder(spec: str) -> str:
 
 def check_model(spec: str) -> None:
     """Raise `ConfigError` when `spec` names no model that could be loaded; makes, fetches and loads nothing."""
-    if spec != "smollm2" and not _is_tiny(spec):
+    if _is_tiny_vlm(spec):
+        _size_of(spec)
+    elif spec != "smollm2" and not _is_tiny(spec):
         source = model_folder(spec)
         if not Path(source).is_dir():
             refuse_unreachable(source, _names())
@@ -181,7 +188,7 @@ def require_match(model: Any, tokenizer: Any, spec: str) -> None:
 
 def dialect_of(spec: str) -> str | None:
     """The dialect a model was trained with here, or None where nothing says so."""
-    if spec in BUILT_IN or _is_tiny(spec):
+    if spec in BUILT_IN or _is_tiny(spec) or _is_tiny_vlm(spec):
         return DEFAULT_DIALECT
     folder = Path(spec).expanduser()
     said = read_facts(folder).get("dialect") if folder.is_dir() else None
@@ -285,6 +292,19 @@ def _heavy_libraries() -> tuple[Any, Any]:
 
 def _is_tiny(spec: str) -> bool:
     return spec == "tiny" or spec.startswith("tiny:")
+
+
+def _is_tiny_vlm(spec: str) -> bool:
+    return spec == "tiny_vlm" or spec.startswith("tiny_vlm:")
+
+
+def _size_of(spec: str) -> str:
+    from agent.tiny_vlm import SIZES
+
+    size = spec.removeprefix("tiny_vlm").removeprefix(":") or "tiny"
+    if size not in SIZES:
+        raise ConfigError(f"{spec!r}: there is no such size of tiny_vlm", hint=nearest(size, SIZES))
+    return size
 
 
 def _tiny_seed(spec: str) -> int:
