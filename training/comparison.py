@@ -53,7 +53,7 @@ def rehearsal(*, turns: int, n: int, steps: int, beta: float = 0.0) -> tuple[Sta
     measure = Evaluate(n=n, taskset_args={"split": "test", "n": n}, params=params, limits=limits)
     return (
         Collect(n=gold, limits=limits),
-        SFT(steps=8, batch_size=8, micro_batch_size=4, lr=2e-4, warmup=2, checkpoint_every=4),
+        SFT(steps=8, batch_size=8, micro_batch_size=1, lr=2e-4, warmup=2, checkpoint_every=4),
         replace(measure, name="eval-sft", model="sft"),
         GRPO(
             start="sft",
@@ -64,7 +64,7 @@ def rehearsal(*, turns: int, n: int, steps: int, beta: float = 0.0) -> tuple[Sta
             lr=2e-5,
             params=params,
             limits=limits,
-            micro_batch_size=8,
+            micro_batch_size=2,
             checkpoint_every=2,
             trl={"beta": beta},
         ),

@@ -122,7 +122,7 @@ def _smoke() -> tuple[Stage, ...]:
 
     return (
         Collect(n=gold, limits=limits),
-        SFT(steps=6, batch_size=8, micro_batch_size=4, lr=2e-4, warmup=2, checkpoint_every=3),
+        SFT(steps=6, batch_size=8, micro_batch_size=1, lr=2e-4, warmup=2, checkpoint_every=3),
         measure("eval-sft", "sft"),
         GRPO(
             start="sft",
@@ -133,7 +133,7 @@ def _smoke() -> tuple[Stage, ...]:
             skip=gold,
             params=params,
             limits=limits,
-            micro_batch_size=8,
+            micro_batch_size=2,
             checkpoint_every=2,
             held_out=HeldOut(every=2, n=16),
             trl={"epsilon": 0.2, "epsilon_high": 0.28, "delta": 10.0},
