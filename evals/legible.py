@@ -52,10 +52,10 @@ def legibility(taskset: Taskset, reader: Reader | None = None) -> Legible | None
     return asyncio.run(_legibility(taskset, written, taskset.blobs, reader or shared_reader()))
 
 
-def note_on(taskset: Taskset) -> str | None:
+def note_on(taskset: Taskset, reader: Reader | None = None) -> str | None:
     """The line for `evals check`, or why there is none; None for a taskset in whose pictures nothing is to be read."""
     try:
-        found = legibility(taskset)
+        found = legibility(taskset, reader)
     except ConfigError as error:
         return f"what can be read without the tool was not looked at: {error}"
     return None if found is None else found.line
@@ -67,6 +67,9 @@ async def _legibility(taskset: Taskset, tasks: Sequence[Task], blobs: BlobStore,
     for task in tasks:
         played = await rollout(taskset.env(task), ScriptedSampler([*task.gold[:-1], assistant()]))
         seen = _pictures(played)
+        if not seen:
+            why = (played.error or "").strip().splitlines()[-1:] or ["it has none"]
+            raise ConfigError(f"task {task.id} shows no picture: {why[0]}")
         first.append(await asyncio.to_thread(_reads, reader, blobs, seen[0], str(task.answer)))
         last.append(
             first[-1]
