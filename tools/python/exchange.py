@@ -23,6 +23,7 @@ Outcome: TypeAlias = Literal["done", "timeout", "output", "protocol", "died", "c
 _PIECE = 1 << 16
 """Bytes read at once: what a pipe holds. A larger buffer is mapped and unmapped each time."""
 _STRAYS = 100
+_UTF8 = codecs.getincrementaldecoder("utf-8")
 
 
 @final
@@ -161,9 +162,6 @@ class Exchange:
         return True
 
 
-_UTF8 = codecs.getincrementaldecoder("utf-8")
-
-
 class Wire:
     """The descriptors of a session on the manager's side."""
 
@@ -171,7 +169,7 @@ class Wire:
         self.channel = channel
         self.output = output
         self.pidfd = pidfd
-        self.frames = Frames(max_json=4 * 2**20, max_blob=24 * 2**20)
+        self.frames = Frames(max_blob=24 * 2**20)
         self.closed = False
         self._lock = threading.Lock()
 

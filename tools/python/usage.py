@@ -29,8 +29,8 @@ class Usage:
 
     memory: int = 0
     """Bytes of private and of shared memory. Pages shared by fork count each time."""
-    processes: int = 0
     threads: int = 0
+    """Of processes that have not ended."""
     cpu_s: float = 0.0
     """Processor time so far, seconds; of descendants that have ended too, where somebody waited for them."""
 
@@ -41,15 +41,14 @@ def usage(pid: int, given: int = 0) -> Usage:
     `given`: so many bytes of each process are not counted, as they were there when the session began.
     """
     memory = threads = ticks = 0
-    family = tree(pid)
-    for member in family:
+    for member in tree(pid):
         with contextlib.suppress(OSError, IndexError, ValueError):
             memory += max(0, _memory(member) - given)
             with open(f"/proc/{member}/stat") as file:
                 fields = file.read().rsplit(")", 1)[1].split()
             ticks += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
             threads += int(fields[17]) if fields[0] != "Z" else 0
-    return Usage(memory=memory, processes=len(family), threads=threads, cpu_s=ticks / _TICKS)
+    return Usage(memory=memory, threads=threads, cpu_s=ticks / _TICKS)
 
 
 def entries(folder: str | Path) -> list[os.DirEntry[str]]:

@@ -24,7 +24,8 @@ from traitlets.config import Config
 
 from .cell import History, count_transformers, run_plain
 
-MAX_TEXT = 262_144
+MAX_TEXT = 131_072
+"""Characters of a value or a traceback. Two of that length fit into a frame, where one may take 12 bytes."""
 SEED = 0
 """What a zygote is seeded with before it forks."""
 _PNG_LIMIT = 1_000_000
@@ -123,7 +124,7 @@ class Shell(InteractiveShell):
 
     def _showtraceback(self, etype: type[BaseException], evalue: BaseException, stb: str | list[str]) -> None:
         text = stb if isinstance(stb, str) else self.InteractiveTB.stb2text(stb)
-        self.report.error, self.report.error_name = text[-MAX_TEXT:], getattr(etype, "__name__", str(etype))
+        self.report.error, self.report.error_name = text[-MAX_TEXT:], _name(etype)
 
     def take_picture(self, data: dict[str, Any]) -> bool:
         """Keep the picture of a display bundle, if it has one."""
@@ -174,6 +175,10 @@ class Shell(InteractiveShell):
                 self.keep(buffer.getvalue())
         finally:
             pyplot.close("all")
+
+
+def _name(kind: type[BaseException]) -> str:
+    return kind.__name__[:200]
 
 
 def without_traits(owner: object, *names: str) -> None:
@@ -250,7 +255,8 @@ class Interpreter:
         except KeyboardInterrupt:
             report.error, report.error_name = "KeyboardInterrupt", "KeyboardInterrupt"
         except BaseException as error:
-            report.error, report.error_name = f"{type(error).__name__}: {error}"[:MAX_TEXT], type(error).__name__
+            report.error_name = _name(type(error))
+            report.error = f"{report.error_name}: {error}"[:MAX_TEXT]
         finally:
             self.busy = False
         self._tidy()
@@ -270,7 +276,7 @@ class Interpreter:
             if sys.stdout is not self.out or sys.stderr is not self.err:
                 sys.stdout.flush()
                 sys.stderr.flush()
-        except (ValueError, OSError, AttributeError):
+        except BaseException:  # they are the code's own, or closed
             self.streams()
         if handler_of(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None, signal.default_int_handler):
             self.catch_interrupts()
