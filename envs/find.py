@@ -171,11 +171,11 @@ def _named(name: str) -> tuple[str, str]:
         where, _, attribute = target.partition(":")
         return where, attribute
     if name.endswith(".py"):
-        functions = _functions_of(module_of_file(name)) if Path(name).exists() else ["function"]
-        raise ConfigError(
-            f"taskset {name} names a file but no function",
-            hint=f"write {name}:{'taskset' if 'taskset' in functions else (functions or ['function'])[0]}",
-        )
+        module = module_of_file(name) if Path(name).exists() else None
+        functions = _functions_of(module) if module else []
+        plain = [it for it in functions if not inspect.iscoroutinefunction(getattr(module, it))]  # a reward is async
+        likely = "taskset" if "taskset" in functions else (plain or ["function"])[0]
+        raise ConfigError(f"taskset {name} names a file but no function", hint=f"write {name}:{likely}")
     known = nearest(name, {*BUILT_IN, *offered})
     raise ConfigError(f"there is no taskset {name!r}", hint=f"{known} (one of your own is path/file.py:function)")
 

@@ -102,6 +102,14 @@ class BlobStore:
                 return path.read_bytes()
         return None
 
+    def discard(self, sha256: str) -> None:
+        """Forget the bytes of a hash, where they are held."""
+        if self.root is None:
+            self._memory.pop(sha256, None)
+            return
+        for suffix in _SUFFIX.values():
+            (self.root / (sha256 + suffix)).unlink(missing_ok=True)
+
     def __contains__(self, image: Image) -> bool:
         return image.sha256 in self._memory if self.root is None else self._path(image).exists()
 

@@ -15,7 +15,7 @@ from envs.task import Taskset
 from tools.errors import ConfigError
 from training.collect import stage_taskset
 from training.messages import holds_messages, read_messages
-from training.recipe import BASE, GRPO, SFT, Collect, Evaluate, Recipe, Stage, is_path
+from training.recipe import BASE, GOLD, GRPO, SFT, Collect, Evaluate, Recipe, Stage, is_path
 from training.selection import filters_of
 
 
@@ -44,7 +44,10 @@ def check_inputs(recipe: Recipe, stages: Sequence[Stage]) -> None:
     for stage in stages:
         if isinstance(stage, Evaluate):
             measured_taskset(recipe, stage, taskset_for(recipe.arguments(stage)))
-        elif not isinstance(stage, SFT):
+        elif isinstance(stage, SFT):
+            if stage.data == GOLD:
+                gold_taskset(recipe, stage, taskset_for(recipe.arguments(stage)))
+        else:
             trained[stage.name] = stage_taskset(recipe, stage, taskset_for(recipe.arguments(stage)))
         if isinstance(stage, GRPO) and stage.held_out.every:
             held_out_taskset(recipe, stage, taskset_for(held_out_arguments(recipe, stage)))
@@ -67,6 +70,18 @@ def measured_taskset(recipe: Recipe, stage: Evaluate, found: Taskset | None = No
     if stage.n is not None and stage.n > len(taskset.tasks):
         raise ConfigError(f"{stage.name} asks for {stage.n} tasks, and {taskset.name} has {len(taskset.tasks)}")
     return taskset if stage.tools else hide_tools(taskset)
+
+
+def gold_taskset(recipe: Recipe, stage: SFT, found: Taskset | None = None) -> Taskset:
+    """The tasks of a stage that learns from gold: one for each row of each step. Raises `ConfigError` for fewer."""
+    taskset = found or find_taskset(recipe.taskset, recipe.arguments(stage))
+    rows = stage.steps * stage.batch_size
+    if len(taskset.tasks) < rows:
+        raise ConfigError(
+            f"{stage.name} trains on {rows} rows, and {taskset.name} has {len(taskset.tasks)} tasks",
+            hint=f"{stage.name}.taskset_args={{n: {rows}}}, or fewer steps",
+        )
+    return taskset.take(rows)
 
 
 def held_out_arguments(recipe: Recipe, stage: GRPO) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from tools.record import record
 BASE = "base"
 """The recipe's model before any stage has changed it: what `start` and `model` name by default."""
 
+GOLD = "gold"
+"""What `Collect.source` and `SFT.data` call each task's gold messages."""
+
 KEEP = ("correct", "finished", "all")
 """Filters of `Collect`: full marks on the headline reward; ended by itself; all that did not end in ERROR."""
 
@@ -76,7 +79,10 @@ class SFT:
     kind: Literal["sft"] = "sft"
     name: str = "sft"
     data: str = "collect"
-    """A collect stage, or the path of a trajectory log, or of JSON lines of chat messages (`training.messages`)."""
+    """A collect stage, or the path of a trajectory log, or of JSON lines of chat messages (`training.messages`); or
+    `gold`, the taskset's gold, a new task for every row, played as it trains."""
+    taskset_args: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Laid over the recipe's, where `data` is `gold`."""
     start: str = BASE
     """Whose weights to start from: `base`, or an earlier stage."""
     steps: int = 10
@@ -105,6 +111,10 @@ class SFT:
         _at_least(self, 1, "steps", "batch_size", "checkpoint_every")
         if self.packing and self.max_length is None:
             raise ConfigError(f"{self.name}.packing needs a max_length to pack to")
+        if self.data == GOLD and self.packing:
+            raise ConfigError(f"{self.name}.packing is set, and rows that are made as it trains are not packed")
+        if self.taskset_args and self.data != GOLD:
+            raise ConfigError(f"{self.name}.taskset_args are given, and {self.data!r} is no taskset", hint="data=gold")
         _at_least(self, 0, "warmup")
         _positive(self, "lr")
         micro = self.micro_batch_size
@@ -275,7 +285,7 @@ class Recipe:
             f"recipe {self.name} has no stage {name!r}", hint=nearest(name, [stage.name for stage in self.stages])
         )
 
-    def arguments(self, stage: Collect | GRPO | Evaluate) -> dict[str, Any]:
+    def arguments(self, stage: Stage) -> dict[str, Any]:
         """The taskset's arguments in that stage."""
         return {**self.taskset_args, **stage.taskset_args}
 
@@ -313,7 +323,7 @@ def _check_references(stage: Stage, earlier: Mapping[str, Stage]) -> None:
             message = f"{stage.name}.{what} is {name!r}, which no earlier stage trains"
             raise ConfigError(message, hint=nearest(name, models))
     logs = [name for name, known in earlier.items() if isinstance(known, Collect)]
-    if isinstance(stage, SFT) and stage.data not in logs and not is_path(stage.data):
+    if isinstance(stage, SFT) and stage.data not in (GOLD, *logs) and not is_path(stage.data):
         raise ConfigError(
             f"{stage.name}.data is {stage.data!r}: no earlier collect stage, and no path of a .jsonl log",
             hint=nearest(stage.data, logs),
@@ -327,7 +337,7 @@ def is_path(data: str) -> bool:
 
 def plays_tasks(recipe: Recipe) -> bool:
     """False when all that a run does is learn from logs: the recipe's taskset is then not touched."""
-    return any(not isinstance(stage, SFT) for stage in recipe.stages)
+    return any(not isinstance(stage, SFT) or stage.data == GOLD for stage in recipe.stages)
 
 
 def title_of(recipe: Recipe) -> str:

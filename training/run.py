@@ -29,7 +29,7 @@ from training.inputs import check_inputs, measured_taskset
 from training.launch import announce, rank, wait_for, wait_for_launch
 from training.overrides import differences, to_json
 from training.progress import Stopwatch, duration
-from training.recipe import BASE, GRPO, SFT, Collect, Evaluate, Recipe, Stage, StageRun, is_path, trains
+from training.recipe import BASE, GOLD, GRPO, SFT, Collect, Evaluate, Recipe, Stage, StageRun, is_path, trains
 
 RECIPE = "recipe.json"
 VERSIONS = "versions.json"
@@ -135,8 +135,8 @@ def interrupts_held() -> Generator[None]:
 def measure(stage: Evaluate, run: StageRun) -> dict[str, Any]:
     """Evaluate a stage's model on the recipe's taskset."""
     from agent.models import sampler_for
-    from evals.decode import decoder_of
     from evals import evaluate
+    from evals.decode import decoder_of
     from training.collect import close_sampler
 
     taskset = measured_taskset(run.recipe, stage)
@@ -178,10 +178,12 @@ def stage_run(recipe: Recipe, stage: Stage, out: Path, weights: str) -> StageRun
     )
 
 
-def data_of(stage: SFT, out: Path) -> Path:
-    """The log an SFT stage learns from."""
+def data_of(stage: SFT, out: Path) -> Path | None:
+    """The log an SFT stage learns from; None where it plays the gold itself."""
     from training.collect import KEPT
 
+    if stage.data == GOLD:
+        return None
     return Path(stage.data) if is_path(stage.data) else out / stage.data / KEPT
 
 

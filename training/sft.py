@@ -44,6 +44,8 @@ from tools.errors import ConfigError, nearest
 from tools.record import record
 from training.audit import problem_with_images
 from training.files import MODEL, append_metrics, last_checkpoint, publish, rewind_metrics
+from training.fresh import TASK, fresh_rows
+from training.inputs import gold_taskset
 from training.launch import world
 from training.lora import ADAPTER, lora_config, merged
 from training.messages import holds_messages, read_messages
@@ -67,24 +69,26 @@ class Row:
     """Those among its ids, in order."""
 
 
-def sft(stage: SFT, run: StageRun, data: Path) -> dict[str, Any]:
-    """Train on the episodes of the log `data`, from the last whole checkpoint on; leaves `run.folder/model`."""
+def sft(stage: SFT, run: StageRun, data: Path | None) -> dict[str, Any]:
+    """Train on the episodes of the log `data`, or without one on gold that is played as it trains; from the last whole
+    checkpoint on. Leaves `run.folder/model`.
+    """
     model, tokenizer = load_model(run.start)
-    vision = vision_of(run.start, tokenizer, blobs_beside(data))
+    taskset = gold_taskset(run.recipe, stage) if data is None else None
+    blobs = blobs_beside(data) if data is not None else taskset and taskset.blobs
+    vision = vision_of(run.start, tokenizer, blobs)
     renderer = Renderer(tokenizer, dialect_named(run.dialect), vision=vision)
-    rows, too_long = rows_of(episodes_of(data, renderer), renderer, stage.max_length)
-    if not rows:
-        raise ConfigError(f"{data} holds no row to train on ({too_long} were longer than {stage.max_length} tokens)")
-    if stage.packing and any(row.pictures for row in rows):
-        raise ConfigError(f"{stage.name}.packing is set, and rows with pictures are not packed", hint="packing=false")
     prepare(model, vision, stage)
-    dataset = packed(rows, stage.max_length) if stage.packing else dataset_of(rows)
-    order = layout([len(ids) for ids in dataset["input_ids"]], stage.steps, stage.batch_size, run.seed)
+    if taskset is not None:
+        dataset, facts = fresh_rows(taskset, renderer), {"rows": len(taskset.tasks)}
+    else:
+        assert data is not None
+        dataset, facts = logged_rows(stage, run, renderer, data)
     with without_peft_warnings():
         trainer = RowTrainer(
             model=model,
             args=config(stage, run.folder, run.seed),
-            train_dataset=dataset.select(order),
+            train_dataset=dataset,
             processing_class=tokenizer,
             peft_config=lora_config(lora_of(stage, vision), stage.name),
             vision=vision,
@@ -98,7 +102,23 @@ def sft(stage: SFT, run: StageRun, data: Path) -> dict[str, Any]:
             trainer.add_callback(Reporter(run.folder, progress))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     leave_model(trainer, tokenizer, run)
-    return {"rows": len(rows), "rows_too_long": too_long, "trained_tokens": trained_tokens(rows)}
+    return facts
+
+
+def logged_rows(stage: SFT, run: StageRun, renderer: Renderer, data: Path) -> tuple[Dataset, dict[str, Any]]:
+    """Every row of every step from the log `data`, in order; and what there is to say of them."""
+    rows, too_long = rows_of(episodes_of(data, renderer), renderer, stage.max_length)
+    if not rows:
+        raise ConfigError(f"{data} holds no row to train on ({too_long} were longer than {stage.max_length} tokens)")
+    if stage.packing and any(row.pictures for row in rows):
+        raise ConfigError(f"{stage.name}.packing is set, and rows with pictures are not packed", hint="packing=false")
+    dataset = packed(rows, stage.max_length) if stage.packing else dataset_of(rows)
+    order = layout([len(ids) for ids in dataset["input_ids"]], stage.steps, stage.batch_size, run.seed)
+    return dataset.select(order), {
+        "rows": len(rows),
+        "rows_too_long": too_long,
+        "trained_tokens": trained_tokens(rows),
+    }
 
 
 def episodes_of(data: Path, renderer: Renderer) -> list[Trajectory]:
@@ -276,7 +296,7 @@ class RowTrainer(SFTTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = list(dict.fromkeys([*(self._signature_columns or ()), "pictures"]))
+        self._signature_columns = list(dict.fromkeys([*(self._signature_columns or ()), "pictures", TASK]))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)  # pyright: ignore

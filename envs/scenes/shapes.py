@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from envs.scenes.pens import COLOURS
+from envs.scenes.photos import open_photo
 from tools.record import record
 
 if TYPE_CHECKING:
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
 KINDS = ("circle", "square", "triangle", "star", "cross")
+PARTS = 3
+"""A part of a photograph is a third of it in each direction."""
+_SMALL = 512 * 512
+"""Photographs up to so many pixels are read once for many scenes."""
 
 
 @record
@@ -83,23 +89,43 @@ def from_json(value: Sequence[Sequence[Any]]) -> tuple[Shape, ...]:
     return tuple(Shape(kind=one[0], colour=one[1], x=one[2], y=one[3], r=one[4]) for one in value)
 
 
-def ground(size: tuple[int, int], photo: str | None) -> PILImage:
-    """White, or a photograph made pale so that what stands on it is seen."""
+def ground(size: tuple[int, int], photo: str | None, part: tuple[int, int] | None = None) -> PILImage:
+    """White, or a photograph made pale so that what stands on it is seen.
+
+    `part` is the corner of what is seen of a photograph `PARTS` times as wide and high; None shows all of it.
+    """
     import PIL.Image
 
-    white = PIL.Image.new("RGB", size, "white")
     if photo is None:
-        return white
-    from envs.scenes.photos import open_photo
+        return PIL.Image.new("RGB", size, "white")
+    if part is None:
+        return _pale(photo, size)
+    left, top = part
+    return _pale(photo, (size[0] * PARTS, size[1] * PARTS)).crop((left, top, left + size[0], top + size[1]))
 
-    return PIL.Image.blend(white, open_photo(photo, size), 0.4)
+
+def _pale(photo: str, size: tuple[int, int]) -> PILImage:
+    if size[0] * size[1] > _SMALL:
+        return _paled(open_photo(photo, size))
+    return _pale_small(photo, size).copy()  # what is drawn on it must not stay
+
+
+@lru_cache(maxsize=64)
+def _pale_small(photo: str, size: tuple[int, int]) -> PILImage:
+    return _paled(open_photo(photo, size))
+
+
+def _paled(picture: PILImage) -> PILImage:
+    import PIL.Image
+
+    return PIL.Image.blend(PIL.Image.new("RGB", picture.size, "white"), picture, 0.4)
 
 
 def scene(value: Mapping[str, Any]) -> PILImage:
-    """The picture of a scene: `size`, `photo` (a name, or None), `shapes`, and perhaps a `ruler` at its foot."""
+    """The picture of a scene: `size`, `photo` (a name, or None), `shapes`, perhaps `part` and a `ruler` at its foot."""
     import PIL.ImageDraw
 
-    picture = ground((value["size"][0], value["size"][1]), value["photo"])
+    picture = ground((value["size"][0], value["size"][1]), value["photo"], value.get("part"))
     pen = PIL.ImageDraw.Draw(picture)
     for one in from_json(value["shapes"]):
         _PENS[one.kind](pen, one, COLOURS[one.colour])

@@ -1,0 +1,85 @@
+"""Learning from gold that is played as it trains: the rows of a log, without the log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agent import ScriptedSampler, rollout_sync
+from agent.dialects import dialect_named
+from agent.models import load_model
+from agent.renderer import Renderer
+from agent.tiny_vlm import tiny_vlm
+from agent.vision import vision_of
+from envs.find import find_taskset
+from tools import ConfigError
+from training import fresh
+from training.files import MODEL, read_metrics
+from training.fresh import fresh_rows
+from training.recipe import SFT, Recipe, StageRun
+from training.run import run
+from training.sft import dataset_of, rows_of, sft
+
+
+def recipe_of(stage: SFT, **fields: Any) -> Recipe:
+    return Recipe(**{"name": "r", "model": "tiny", "taskset": "toy_arithmetic", "stages": (stage,), **fields})
+
+
+def test_the_rows_are_those_of_the_gold_episodes_in_any_order_they_are_read() -> None:
+    taskset = find_taskset("toy_arithmetic", {"n": 8})
+    _, tokenizer = load_model("tiny")
+    renderer = Renderer(tokenizer, dialect_named("hermes"))
+    played = [rollout_sync(taskset.env(task), ScriptedSampler()) for task in taskset.tasks]
+    logged = dataset_of(rows_of(played, renderer)[0])
+    made = fresh_rows(taskset, renderer)
+    for order in ([0, 1, 2, 3], [7, 4], [4, 4]):
+        found = made[order]
+        assert found["input_ids"] == [logged[index]["input_ids"] for index in order]
+        assert found["labels"] == [logged[index]["labels"] for index in order]
+
+
+def test_it_trains_resumes_and_learns(tmp_path: Path) -> None:
+    stage = SFT(data="gold", steps=6, batch_size=4, checkpoint_every=2, trl={"bf16": False})
+    recipe = recipe_of(stage, taskset_args={"n": 24})
+    calm, again = (
+        StageRun(recipe=recipe, folder=tmp_path / name, start="tiny", dialect="hermes", seed=1) for name in ("a", "b")
+    )
+    for each in (calm, again):
+        each.folder.mkdir()
+    assert sft(stage, calm, None)["rows"] == 24
+    sft(stage, again, None)
+    losses = [row["loss"] for row in read_metrics(calm.folder)]
+    assert losses[-1] < losses[0]
+    first, _ = load_model(str(calm.folder / MODEL))
+    second, _ = load_model(str(again.folder / MODEL))
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_pictures_are_drawn_when_their_turn_comes_and_the_old_ones_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fresh, "KEPT", 6)
+    taskset = find_taskset("sight", {"n": 24, "skills": "colour,where", "on_photos": 0})
+    model = tiny_vlm(tmp_path / "base")
+    _, tokenizer = load_model(str(model))
+    renderer = Renderer(tokenizer, dialect_named("hermes"), vision=vision_of(str(model), tokenizer, taskset.blobs))
+    assert taskset.blobs is not None and taskset.blobs.root is not None
+    made = fresh_rows(taskset, renderer)
+    assert len(made) == 24 and not list(taskset.blobs.root.iterdir())
+    for start in range(0, 24, 4):
+        assert all(pictures != "[]" for pictures in made[list(range(start, start + 4))]["pictures"])
+    assert len(list(taskset.blobs.root.iterdir())) == 6
+
+
+def test_what_cannot_be_played_is_said_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="trains on 40 rows, and toy_arithmetic has 8"):
+        run(recipe_of(SFT(data="gold", steps=10, batch_size=4), taskset_args={"n": 8}), tmp_path / "few")
+    assert not (tmp_path / "few").exists()
+    with pytest.raises(ConfigError, match="not packed"):
+        SFT(data="gold", packing=True)
+    with pytest.raises(ConfigError, match="taskset_args are given"):
+        SFT(data="log.jsonl", taskset_args={"n": 3})
