@@ -47,8 +47,8 @@ class ImageBudget:
     def shown_size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height at which a picture of this size is shown. Twice is the same as once.
 
-        With `multiple_of` and the pixel limits alone this is `smart_resize` of Qwen2-VL's image processor, which
-        therefore finds nothing left to resize.
+        With `multiple_of` and the pixel limits alone this is `smart_resize` of Qwen2-VL's image processor (but for its
+        rounding errors), which therefore finds nothing left to resize.
         """
         size = self._scaled(width, height)
         while (again := self._scaled(*size)) != size:  # only where limits conflict; sizes then grow up to max_pixels

@@ -9,7 +9,7 @@ from tools.content import BlobStore, Content, Image, Text
 from tools.errors import ConfigError
 from tools.image.budget import ImageBudget
 from tools.image.coordinates import PixelBox, Size
-from tools.image.intake import IntakeLimits, check, decoded, encoded, normalised, rgb, work_of
+from tools.image.intake import WORK, IntakeLimits, check, decoded, encoded, normalised, pixels_of, rgb
 from tools.image.memory import PixelMemory, Slot, off_loop, shared_memory
 from tools.record import record
 from tools.tool import ToolError, ToolResult
@@ -32,6 +32,8 @@ class Picture:
     """The stored picture it is a part of, at full resolution."""
     part: PixelBox
     """Which part of `source` it is: left, top, right, bottom in pixels; for a whole picture all of it."""
+    notes: tuple[str, ...] = ()
+    """What was done to it when it was taken in, such as `the first frame of an animation`."""
 
     @property
     def size(self) -> Size:
@@ -53,7 +55,7 @@ class Gallery:
     >>> gallery[photo].shown.width, gallery[corner].shown.width, gallery[corner].source.width
     (141, 50, 400)
 
-    The methods decode and encode on the caller's thread; `work` runs them off the event loop within `memory`.
+    The methods decode and encode on the caller's thread; `enter` and the tools do it off the event loop, in `memory`.
     """
 
     def __init__(
@@ -120,7 +122,8 @@ class Gallery:
             check(taken.data)
         source = self.blobs.put(taken.data)
         self._needs(taken.size, taken.work)
-        return self._number(source if shown is None else self.blobs.put(encoded(shown)), source, whole)
+        image = source if shown is None else self.blobs.put(encoded(shown))
+        return self._number(image, source, whole, taken.notes)
 
     def add_all(self, pictures: Sequence[PILImage], *, lossy: bool = False) -> tuple[int, ...]:
         """Number pictures that a tool made: all of them, or none. `lossy` keeps their full resolution as JPEG."""
@@ -142,8 +145,8 @@ class Gallery:
         parent = self[index]
         self._refuse_more()
         part = _within(parent.part, part)
-        cut = self._cut(parent.source, part, size or self.budget.shown_size(part[2] - part[0], part[3] - part[1]))
-        return self._number(self.blobs.put(encoded(cut)), parent.source, part)
+        shown = self._cut(parent.source, part, size or self.budget.shown_size(part[2] - part[0], part[3] - part[1]))
+        return self._number(self.blobs.put(encoded(shown)), parent.source, part, parent.notes)
 
     def pixels(self, index: int, part: PixelBox | None = None) -> PILImage:
         """Picture `index`, or a part of it, at full resolution."""
@@ -174,17 +177,23 @@ class Gallery:
 
     def places(self, *indices: int) -> list[dict[str, Any]]:
         """Where the pixels of pictures are from, as JSON."""
-        return [
-            {"index": index, "source": self[index].source.sha256, "part": list(self[index].part)} for index in indices
-        ]
+        places: list[dict[str, Any]] = []
+        for picture in map(self.__getitem__, indices):
+            noted = {"notes": list(picture.notes)} if picture.notes else {}
+            places.append(
+                {"index": picture.index, "source": picture.source.sha256, "part": list(picture.part), **noted}
+            )
+        return places
 
     def slots(self, copies: int = 1) -> Slot:
         """For `Tool.slots`: room for work on any picture there is that makes so many more copies of its pixels."""
         return Slot(self.memory, lambda: self._work + copies * self._pixels * 4)
 
     async def enter(self, picture: Image | PILImage | bytes) -> int:
-        """`add`, off the event loop and within `memory`."""
-        async with self.memory.room(_most_work(picture)):
+        """`add`, off the event loop and within `memory`. Not for a tool that holds room already: it would wait for
+        itself."""
+        pixels = pixels_of(picture) if isinstance(picture, bytes) else picture.width * picture.height
+        async with self.memory.room(pixels * WORK):
             return await off_loop(lambda: self.add(picture))
 
     def _needs(self, size: Size, work: int) -> None:
@@ -196,8 +205,8 @@ class Gallery:
         if most is not None and len(self) + count > most:
             raise ToolError(f"There are {len(self)} images, and no more than {most} can be shown.")
 
-    def _number(self, shown: Image, source: Image, part: PixelBox) -> int:
-        self._pictures.append(Picture(index=len(self) + 1, shown=shown, source=source, part=part))
+    def _number(self, shown: Image, source: Image, part: PixelBox, notes: tuple[str, ...] = ()) -> int:
+        self._pictures.append(Picture(index=len(self) + 1, shown=shown, source=source, part=part, notes=notes))
         return len(self)
 
     def _cut(self, source: Image, part: PixelBox, size: Size) -> PILImage:
@@ -238,14 +247,3 @@ def _within(outer: PixelBox, part: PixelBox) -> PixelBox:
     """A part of a part, in pixels of the source."""
     left, top, _, _ = outer
     return left + part[0], top + part[1], left + part[2], top + part[3]
-
-
-def _most_work(picture: Image | PILImage | bytes) -> int:
-    """Bytes that taking a picture in may need: it is decoded, and mended in a copy.
-
-    A stored JPEG counts as a progressive one, as its bytes are not read here.
-    """
-    if isinstance(picture, bytes):
-        return work_of(picture) * 2
-    progressive = isinstance(picture, Image) and picture.media_type == "image/jpeg"
-    return picture.width * picture.height * (14 if progressive else 8)

@@ -1,8 +1,9 @@
 """Pictures from anywhere, brought into one form before anything else looks at them.
 
-Normal is PNG or JPEG, 8-bit RGB, upright, in sRGB, one frame. Bytes that are normal already are kept as they are, under
-their own hash. Anything else is decoded, mended and encoded again: as JPEG (quality 95, full colour resolution) where
-it was JPEG, else as PNG.
+Normal is PNG or JPEG, 8-bit RGB, upright, in sRGB, one frame, and does not say where on Earth it was taken, as code
+that a model writes could read that off. Bytes that are normal already are kept as they are, under their own hash.
+Anything else is decoded, mended and encoded again: as JPEG (quality 95, full colour resolution) where it was JPEG, else
+as PNG.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
 T = TypeVar("T")
+
+KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "ICO", "JPEG2000", "AVIF", "QOI")
+"""What is read, by Pillow's names; an MPO is read as a JPEG. Others, such as PostScript, need a program to be run."""
+WORK = 16
+"""Bytes a pixel that taking in any picture needs at most: a progressive JPEG turned upright, deep greys made 8-bit."""
 
 
 @record
@@ -92,19 +98,20 @@ def check(data: bytes) -> None:
     decoded(data, lambda picture: picture.draft("RGB", (1, 1)))
 
 
-def work_of(data: bytes) -> int:
-    """Bytes of memory that decoding a picture takes. Raises `ValueError` where it is none."""
+def pixels_of(data: bytes) -> int:
+    """Width times height, by the header. Raises `ValueError` where it is no picture."""
     with _reading(data) as picture:
-        return _work(picture)
+        return picture.width * picture.height
 
 
 def encoded(picture: PILImage, *, lossy: bool = False) -> bytes:
     """The bytes of an RGB picture: PNG at its fastest compression, or JPEG of quality 95 at full colour resolution."""
     buffer = io.BytesIO()
+    bare: dict[str, Any] = {"icc_profile": b"", "exif": b"", "comment": b""}  # nothing but pixels goes along
     if lossy:
-        picture.save(buffer, "JPEG", quality=95, subsampling=0)
+        picture.save(buffer, "JPEG", quality=95, subsampling=0, **bare)
     else:
-        picture.save(buffer, "PNG", compress_level=1)
+        picture.save(buffer, "PNG", compress_level=1, **bare)
     return buffer.getvalue()
 
 
@@ -130,6 +137,9 @@ def rgb(picture: PILImage) -> PILImage:
     return picture.convert("RGB")
 
 
+_READ = ", ".join(KINDS)
+
+
 def _work(picture: PILImage) -> int:
     """Pillow keeps 4 bytes a pixel; the decoder of a progressive JPEG holds up to 6 more."""
     return picture.width * picture.height * (10 if picture.info.get("progressive") else 4)
@@ -138,7 +148,7 @@ def _work(picture: PILImage) -> int:
 def _reading(data: bytes) -> PILImage:
     import PIL.Image
 
-    return _guarded(lambda: PIL.Image.open(io.BytesIO(data)), "not a picture of a known kind")
+    return _guarded(lambda: PIL.Image.open(io.BytesIO(data), formats=KINDS), f"no picture of a known kind ({_READ})")
 
 
 def _guarded(work: Callable[[], T], wrong: str = "the picture is damaged") -> T:
@@ -175,20 +185,35 @@ def _abnormal(picture: PILImage, frames: int, limits: IntakeLimits) -> tuple[str
         notes.append("the first frame of an animation")
     if picture.mode != "RGB" or "transparency" in picture.info:
         notes.append(f"converted from mode {picture.mode}")
-    if _turned(picture) not in (None, 1):
+    if _turned(picture):
         notes.append("turned upright")
     if _foreign_profile(picture) is not None:
         notes.append("converted to sRGB")
+    if _exif(picture, _GPS) is not None or b"GPSLatitude" in _xmp(picture):
+        notes.append("without its position")
     return tuple(notes)
 
 
-def _turned(picture: PILImage) -> int | None:
-    """EXIF's orientation, 1 to 8; anything else is no orientation."""
+_ORIENTATION, _GPS = 0x0112, 0x8825
+
+
+def _exif(picture: PILImage, tag: int) -> Any:
     try:
-        value: Any = picture.getexif().get(0x0112)
+        return picture.getexif().get(tag)
     except Exception:  # damaged EXIF says nothing about the pixels
         return None
-    return value if isinstance(value, int) and 1 <= value <= 8 else None
+
+
+def _turned(picture: PILImage) -> bool:
+    """True where EXIF says that the picture is stored on its side, on its head or mirrored."""
+    value = _exif(picture, _ORIENTATION)
+    return isinstance(value, int) and 2 <= value <= 8
+
+
+def _xmp(picture: PILImage) -> bytes:
+    """Adobe's metadata: bytes of a JPEG, text of a PNG."""
+    value: Any = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp") or b""
+    return value.encode() if isinstance(value, str) else bytes(value)
 
 
 def _foreign_profile(picture: PILImage) -> Any:
@@ -210,7 +235,7 @@ def _mended(picture: PILImage) -> PILImage:
 
     profile = _foreign_profile(picture)
     picture.load()
-    upright = ImageOps.exif_transpose(picture)
+    upright = ImageOps.exif_transpose(picture) if _turned(picture) else picture
     return rgb(upright if profile is None else _in_srgb(upright, profile))
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from tools.image.budget import ImageBudget
 from tools.image.coordinates import Box, BoxRule, Convention, read_box, scaled
 from tools.image.describe import COORDINATES, NUMBER, described
+from tools.image.drawing import printable
 from tools.image.gallery import Gallery
 from tools.image.memory import off_loop
 from tools.record import record
@@ -69,7 +70,7 @@ def zoomed(
     left, top, right, bottom = scaled(box, shown, (0, 0, *picture.size))
     size = (rule.size or gallery.budget).shown_size(right - left, bottom - top)
     made = gallery.add_part(index, (left, top, right, bottom), size)
-    what = f" ({label})" if label else ""
+    what = f" ({printable(label)})" if label else ""
     return gallery.result(made, text=f"A part of image_{index}{what}:", data={"of": index})
 
 

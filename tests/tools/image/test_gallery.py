@@ -81,6 +81,15 @@ def test_a_number_that_is_no_picture_says_which_there_are(index: Any):
         gallery.shown(index)
 
 
+def test_what_was_done_to_a_picture_is_kept_with_it_and_with_its_parts():
+    frames, buffer = [PIL.Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")], io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    gallery = Gallery(BlobStore())
+    gallery.add(buffer.getvalue())
+    assert "the first frame of an animation" in gallery[1].notes
+    assert gallery.places(gallery.add_part(1, (0, 0, 9, 9)))[0]["notes"] == list(gallery[1].notes)
+
+
 def test_more_pictures_than_the_budget_has_are_refused():
     gallery = Gallery(BlobStore(), ImageBudget(max_images=2))
     gallery.add(PIL.Image.new("RGB", (9, 9)))

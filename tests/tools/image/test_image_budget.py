@@ -52,15 +52,17 @@ def test_proportions_are_kept_within_a_pixel(width: int, height: int):
 
 
 def smart_resize(height: int, width: int, factor: int, least: int, most: int) -> tuple[int, int]:
-    """The rule of Qwen2-VL's image processor, written from its description."""
+    """The rule of Qwen2-VL's image processor, written from its description; a whole number of patches is one, whatever
+    the last bit of a float says."""
+    near = 1e-9
     high, wide = round(height / factor) * factor, round(width / factor) * factor
     if high * wide > most:
         shrink = math.sqrt(height * width / most)
-        high = max(factor, math.floor(height / shrink / factor) * factor)
-        wide = max(factor, math.floor(width / shrink / factor) * factor)
+        high = max(factor, math.floor(height / shrink / factor + near) * factor)
+        wide = max(factor, math.floor(width / shrink / factor + near) * factor)
     elif high * wide < least:
         grow = math.sqrt(least / (height * width))
-        high, wide = (math.ceil(length * grow / factor) * factor for length in (height, width))
+        high, wide = (math.ceil(length * grow / factor - near) * factor for length in (height, width))
     return high, wide
 
 

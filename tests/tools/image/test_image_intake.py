@@ -208,6 +208,50 @@ def test_an_srgb_profile_changes_nothing_and_a_broken_one_is_left_aside():
         assert taken(data).tobytes() == scene().tobytes()
 
 
+POSITION = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><exif:GPSLatitude>50,6.25N</exif:GPSLatitude></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("where", ["exif", "xmp"])
+def test_a_photograph_does_not_say_where_it_was_taken(kind: str, where: str):
+    exif = PIL.Image.Exif()
+    exif[0x8825] = {1: "N", 2: (50.0, 6.0, 15.0)}
+    if where == "exif":
+        data = saved(scene(), kind, exif=exif)
+    elif kind == "JPEG":
+        data = saved(scene(), kind, xmp=POSITION)
+    else:
+        from PIL.PngImagePlugin import PngInfo
+
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", POSITION.decode())
+        data = saved(scene(), kind, pnginfo=info)
+    assert normalised(data).notes == ("without its position",)
+    kept = taken(data)
+    assert not kept.getexif() and not any("xmp" in str(key).lower() for key in kept.info) and alike(kept, scene(), 8)
+
+
+def test_what_is_encoded_again_carries_nothing_but_pixels():
+    srgb = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
+    exif = PIL.Image.Exif()
+    exif[0x010F] = "a maker of cameras"
+    for kind in ("JPEG", "TIFF"):
+        kept = taken(saved(scene("L"), kind, icc_profile=srgb, exif=exif))
+        assert not kept.getexif() and not {"icc_profile", "comment", "exif"} & set(kept.info)
+
+
+def test_programs_are_not_run_to_read_a_picture():
+    """PostScript would be handed to Ghostscript."""
+    with pytest.raises(ValueError, match="no picture of a known kind"):
+        take(saved(scene(), "EPS"), BlobStore())
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_does_not_cost_the_picture():
+    data = saved(scene("L"), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
+    assert taken(data).size == (60, 40)
+
+
 def animated(kind: str) -> bytes:
     frames = [scene(), scene().rotate(180), scene().rotate(90)]
     return saved(
@@ -247,15 +291,15 @@ def flipped(data: bytes) -> bytes:
     ("data", "wrong"),
     [
         (lambda: b"", "empty"),
-        (lambda: b"GIF89a", "not a picture|damaged"),
-        (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture of a known kind"),
-        (lambda: b"\x00" * 5000, "not a picture of a known kind"),
+        (lambda: b"GIF89a", "no picture|damaged"),
+        (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", r"no picture of a known kind \(PNG, JPEG"),
+        (lambda: b"\x00" * 5000, r"no picture of a known kind \(PNG, JPEG"),
         (lambda: cut_short(noise("PNG")), "damaged"),
         (lambda: cut_short(noise("JPEG")), "damaged"),
-        (lambda: cut_short(noise("WEBP")), "damaged|not a picture"),
-        (lambda: cut_short(noise("TIFF")), "damaged|not a picture"),
+        (lambda: cut_short(noise("WEBP")), "damaged|no picture"),
+        (lambda: cut_short(noise("TIFF")), "damaged|no picture"),
         (lambda: flipped(noise("PNG")), "damaged"),
-        (lambda: noise("PNG")[:60], "damaged|not a picture"),
+        (lambda: noise("PNG")[:60], "damaged|no picture"),
     ],
 )
 def test_damaged_files_are_refused_by_name(data: Callable[[], bytes], wrong: str):
