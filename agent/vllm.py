@@ -20,7 +20,7 @@ from agent.servers import Server, Servers
 from agent.vision import Vision
 from agent.vllm_pictures import as_completion
 from agent.vllm_reply import Failed, Reply, as_failure, problem_with_status
-from agent.vllm_start import Served, ask_servers, roots
+from agent.vllm_start import Served, ask_servers, encrypted, roots
 from agent.vllm_weights import shares_output
 from tools.errors import ConfigError
 
@@ -339,6 +339,7 @@ class VLLMEngine:
             headers=self._headers,
             timeout=httpx2.Timeout(None, connect=10.0),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+            verify=encrypted(server.url for server in self.servers.all),
         ) as client:
             yield client
 

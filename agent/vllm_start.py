@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
 from agent.vllm_reply import Failed, as_failure, problem_with_status
@@ -42,11 +42,17 @@ def roots(urls: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(url.rstrip("/").removesuffix("/v1").rstrip("/") for url in given))
 
 
+def encrypted(urls: Iterable[str]) -> bool:
+    """Whether certificates are needed: reading them takes longer than a short completion."""
+    return any(url.startswith("https:") for url in urls)
+
+
 def ask_servers(addresses: Sequence[str], tokenizer: Any, model: str | None, headers: Mapping[str, str]) -> Served:
     """Ask each server what it serves, and for one token. Raises `ConfigError` for one that will not do."""
     import httpx2
 
-    with httpx2.Client(headers=dict(headers), timeout=httpx2.Timeout(WAIT_S, connect=10.0)) as client:
+    patience, verify = httpx2.Timeout(WAIT_S, connect=10.0), encrypted(addresses)
+    with httpx2.Client(headers=dict(headers), timeout=patience, verify=verify) as client:
         served = [_ask(client, url, tokenizer, model) for url in addresses]
     first = served[0]
     for url, other in zip(addresses, served, strict=True):
@@ -69,7 +75,7 @@ def source_of(url: str) -> str:
     """The folder or hub id from which the server at `url` loaded its model, as it says."""
     import httpx2
 
-    with httpx2.Client(timeout=httpx2.Timeout(WAIT_S, connect=10.0)) as client:
+    with httpx2.Client(timeout=httpx2.Timeout(WAIT_S, connect=10.0), verify=encrypted([url])) as client:
         cards: list[JSON] = _send(client, url, "GET", "/v1/models", "", None).get("data") or [{}]
     source: Any = cards[0].get("root")
     if not source:

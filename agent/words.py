@@ -47,14 +47,14 @@ def by_words(backend: Any, most: int = REMEMBERED) -> Callable[[str], Sequence[i
 
     if not cuts_before_spaces(backend):
         return whole
-    known: dict[str, Sequence[int]] = {}  # the ids of a word and the space before it
+    known: dict[str, tuple[int, ...]] = {}  # the ids of a word and the space before it
 
     def encode(text: str) -> list[int]:
         first, *words = _CUT.split(text)
         found = list(map(known.get, words))
         new = [word for word, ids in zip(words, found, strict=True) if ids is None]
         made = backend.encode(" ".join([first, *new]), add_special_tokens=False)  # cut at the same places
-        ids: list[int] = made.ids
+        ids = tuple(made.ids)  # a list for each word would be looked at by every garbage collection
         if not new:
             return [*ids, *chain.from_iterable(found)]  # pyright: ignore[reportArgumentType]
         if len(known) > most:
@@ -62,7 +62,7 @@ def by_words(backend: Any, most: int = REMEMBERED) -> Callable[[str], Sequence[i
         offsets = made.offsets
         at = len(first)
         start = first_end = bisect_left(offsets, (at, 0))
-        pieces: list[list[int]] = []
+        pieces: list[tuple[int, ...]] = []
         for word in new:
             at += 1 + len(word)
             end = bisect_left(offsets, (at, 0), start)

@@ -103,7 +103,7 @@ async def bare(url: str, bodies: Sequence[bytes]) -> int:
     import httpx2
 
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx2.AsyncClient(timeout=None, limits=limits) as client:
+    async with httpx2.AsyncClient(timeout=None, limits=limits, verify=url.startswith("https:")) as client:
 
         async def one(body: bytes) -> int:
             reply = await client.post(
