@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -66,13 +67,14 @@ def print_ablation(found: Ablation) -> None:
     from rich.text import Text
 
     low, high = found.comparison.ci95
+    interval = "" if math.isnan(low) else f" (95% {100 * low:+.1f} to {100 * high:+.1f})"
     solved, also = len(found.tool_solved), len(found.also_without)
     share = f"{also} of {solved} ({percent(also / solved)})" if solved else "none were solved with a call"
     table = Table(title=Text("what the tools were worth"), show_header=False, title_justify="left")
     for label, value in (
         (f"{found.metric} with tools", percent(found.comparison.mean_b)),
         (f"{found.metric} without", percent(found.comparison.mean_a)),
-        ("difference", f"{100 * found.comparison.difference:+.1f} points (95% {100 * low:+.1f} to {100 * high:+.1f})"),
+        ("difference", f"{100 * found.comparison.difference:+.1f} points{interval}"),
         ("McNemar exact p", "-" if found.comparison.p_value is None else f"{found.comparison.p_value:.4g}"),
         ("solved with a call, and also without tools", share),
         ("solved only with tools", str(len(found.only_with))),

@@ -30,7 +30,7 @@ class Comparison:
     stderr: float
     """Of the difference, from each question's own."""
     ci95: tuple[float, float]
-    """Bootstrap over questions, 10,000 resamples, fixed seed."""
+    """Bootstrap over questions, 10,000 resamples, fixed seed; nan where all differ alike, which shows no spread."""
     p_value: float | None
     """Exact McNemar; None unless every question's mean is 0 or 1 in both runs."""
     b_wins: tuple[str, ...]
@@ -62,6 +62,7 @@ def compare(a: Path | str, b: Path | str, metric: str | None = None, *, resample
     differences = [means_b[id] - means_a[id] for id in shared]
     b_wins = tuple(id for id, d in zip(shared, differences, strict=True) if d > 0)
     a_wins = tuple(id for id, d in zip(shared, differences, strict=True) if d < 0)
+    spread = len(set(differences)) > 1
     binary = all(means[id] in (0.0, 1.0) for means in (means_a, means_b) for id in shared)
     return Comparison(
         metric=name_a,
@@ -70,7 +71,7 @@ def compare(a: Path | str, b: Path | str, metric: str | None = None, *, resample
         mean_b=fmean(means_b[id] for id in shared),
         difference=fmean(differences),
         stderr=paired_stderr(differences),
-        ci95=bootstrap(differences, resamples=resamples) if resamples else (math.nan, math.nan),
+        ci95=bootstrap(differences, resamples=resamples) if resamples and spread else (math.nan, math.nan),
         p_value=mcnemar(len(a_wins), len(b_wins)) if binary else None,
         b_wins=b_wins,
         a_wins=a_wins,
@@ -87,12 +88,14 @@ def print_comparison(found: Comparison, a: str, b: str) -> None:
     from rich.text import Text
 
     low, high = found.ci95
+    alike = "no interval: all questions differ alike"
+    interval = alike if math.isnan(low) else f"95% {_signed(low)} to {_signed(high)}, bootstrap"
     table = Table(title=Text(f"A = {a}\nB = {b}"), show_header=False, title_justify="left")
     verdict = "-" if found.p_value is None else f"{found.p_value:.4g}"
     for label, value in (
         (f"{found.metric} A", percent(found.mean_a)),
         (f"{found.metric} B", percent(found.mean_b)),
-        ("B - A", f"{_signed(found.difference)}  (95% {_signed(low)} to {_signed(high)}, bootstrap)"),
+        ("B - A", f"{_signed(found.difference)} points  ({interval})"),
         ("McNemar exact p", verdict),
         ("B better / same / A better", f"{len(found.b_wins)} / {found.ties} / {len(found.a_wins)} of {found.n}"),
         ("only in A / only in B", f"{len(found.only_a)} / {len(found.only_b)}"),
@@ -107,7 +110,7 @@ def print_comparison(found: Comparison, a: str, b: str) -> None:
 
 
 def _signed(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:+.1f} points"
+    return f"{100 * share:+.1f}"
 
 
 def _scores(path: Path | str, metric: str | None) -> tuple[str, dict[str, float]]:

@@ -41,28 +41,36 @@ def print_result(result: EvalResult) -> None:
 
 def show_list(path: Path) -> None:
     """One line per episode: id, score, how it ended, calls, tokens, answer."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text as Styled
 
     folder = opened(path)
     metric = metric_of(folder)
-    table = Table(title=Styled(str(folder.root)), title_justify="left")
-    for column in ("episode", metric, "stop", "turns", "calls", "tokens", "target", "answer"):
-        table.add_column(Styled(column), no_wrap=column != "answer", overflow="ellipsis", justify="left")
+    console = _console()
+    narrow = ("turns", "tokens", "failed") if console.width < 100 else ()  # so that answers can be read
+    columns = ("episode", metric, "stop", "turns", "calls", "failed", "tokens", "target", "answer")
+    table = Table(title=Styled(str(folder.root)), title_justify="left", expand=True, box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        if column not in narrow:
+            share = {"target": 1, "answer": 2}.get(column)  # of the width that the others leave
+            table.add_column(Styled(column), no_wrap=True, overflow="ellipsis", ratio=share)
     samples = [entry.sample for entry in latest_entries(read_index(folder)).values()]
     for sample in sorted(samples, key=lambda sample: (natural_key(sample.id), sample.repeat)):
-        cells = [
+        cells = (
             name_of_key(*sample.key),
             f"{sample.scores.get(metric, 0.0):g}" if sample.scored else "-",
             sample.stop,
             str(sample.turns),
-            f"{sample.calls}" + (f" ({sample.call_errors} failed)" if sample.call_errors else ""),
+            str(sample.calls),
+            str(sample.call_errors or ""),
             str(sample.tokens),
             _short(sample.target),
             _short(sample.extracted or sample.answer or sample.error or ""),
-        ]
-        table.add_row(*map(Styled, cells))
-    _console().print(table)
+        )
+        shown = (cell for column, cell in zip(columns, cells, strict=True) if column not in narrow)
+        table.add_row(*map(Styled, shown))
+    console.print(table)
 
 
 def show_episode(path: Path, name: str, console: Console | None = None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from envs.row_pictures import images_of
@@ -12,6 +14,7 @@ from envs.task import Task, Taskset
 from evals.benchmarks.adapter import Benchmark, Reading, Record, Score, Tools, load, row_id
 from evals.benchmarks.catalogue import image_store
 from evals.benchmarks.images import letter_of
+from tools.errors import ConfigError
 
 Metric: TypeAlias = Literal["exact", "f1", "anls", "math", "number", "relaxed"]
 
@@ -73,7 +76,7 @@ def rows(
         return float(given == task.answer) if task.info["options"] else _METRICS[metric](given, task)
 
     spec = Benchmark(
-        name="rows",
+        name=re.sub(r"@.*$", "", Path(data).name).partition(".")[0] or "rows",
         about="rows of your own",
         licence="yours",
         source="yours",
@@ -89,6 +92,9 @@ def rows(
 def _record(row: Row, reading: Reading, columns: Mapping[str, str]) -> Record:
     if not row.has(columns["question"]) and row.has("prompt") and row.has("reward_model"):
         return _verl(row, reading, columns)
+    for part, name in columns.items():
+        if name and part != "id" and not row.has(name):
+            raise _unmapped(row, part, name)
     given = row.need(columns["answer"])
     listed = cast(list[Any], given) if isinstance(given, list) else None
     answer: Any = row.text(columns["answer"]) if listed is None else [str(one) for one in listed]
@@ -107,6 +113,15 @@ def _record(row: Row, reading: Reading, columns: Mapping[str, str]) -> Record:
         images=images_of(row, columns["image"], store=reading.store) if columns["image"] else (),
         info={"group": str(row.need(columns["group"]))} if columns["group"] else {},
     )
+
+
+def _unmapped(row: Row, part: str, name: str) -> ConfigError:
+    """The error for a column that is missing or empty, and how to name another."""
+    try:
+        row.text(name)
+    except ConfigError as error:
+        return ConfigError(str(error), hint="; ".join(filter(None, (error.hint, f"-a {part}=COLUMN names another"))))
+    return row.empty(name)
 
 
 def _verl(row: Row, reading: Reading, columns: Mapping[str, str]) -> Record:

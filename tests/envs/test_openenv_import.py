@@ -55,6 +55,7 @@ class Game(Environment):
 app = create_fastapi_app(Game, Guess, Seen, max_concurrent_envs=8)
 listening = socket.socket()
 listening.bind(("127.0.0.1", 0))
+listening.listen()
 print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
 uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listening])
 '''
