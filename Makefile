@@ -33,7 +33,7 @@ test-all: $(READY)
 	@$(BIN)/python -m pytest -m ""
 
 serve: $(READY)  # make serve MODEL=smollm2 PORT=8000: a vLLM server in an environment of its own, .venv-vllm
-	@$(BIN)/python .ci/serve_vllm.py --model $(or $(MODEL),smollm2) --port $(or $(PORT),8000)
+	@$(BIN)/python .ci/serve_vllm.py --model $(or $(MODEL),smollm2) --port $(or $(PORT),8000) $(OPTIONS)
 
 bench: $(READY)
 	@set -e; for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script --quick; done
