@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from real_vllm import real_vllm
+from real_vllm import own_vllm, real_vllm
 from vllm_format import shape
 from vllm_server import VLLMServer
 
 from agent import SamplingParams, rollout
 from agent.chat import ChatSampler
 from agent.dialects import dialect_named
-from agent.engine import Engine, Request
+from agent.engine import Engine, Generated, Request
 from agent.local import TransformersEngine
 from agent.models import load_model
 from agent.renderer import Renderer
@@ -128,6 +133,71 @@ def test_stops_streams_and_seeds_hold_on_the_real_thing(url: str, tiny: tuple[An
         assert len({reply.token_ids for reply in await asyncio.gather(*map(engine.generate, many))}) > 8
 
     asyncio.run(main())
+
+
+def test_thinking_is_closed_by_the_words_put_in_and_the_answer_goes_on_from_them(url: str, tiny: tuple[Any, Any]):
+    renderer = Renderer(tiny[1], dialect_named("hermes"), prefix="<think>\n")
+    env = ToolEnv(task=Task(id="t", prompt=(user("12*7=?"),)))
+    local = TransformersEngine(*tiny)
+    params = SamplingParams(max_tokens=30, temperature=0.0, thinking_budget=6, last_thought="So")
+    here, there = (
+        asyncio.run(rollout(env, TokenSampler(renderer, engine), params)).steps[0].tokens
+        for engine in (local, VLLMEngine(url, tiny[1]))
+    )
+    local.close()
+    assert here is not None and there is not None
+    assert there.inserted == here.inserted == ((6, 6 + len(renderer.written("So\n</think>\n\n"))),)
+    assert there.completion == here.completion and len(there.completion) == 30
+    assert there.logprobs == pytest.approx(here.logprobs, abs=TOLERANCE)
+
+
+def test_attempts_at_one_task_share_its_prefill(url: str, tiny: tuple[Any, Any]):
+    engine = VLLMEngine(url, tiny[1])
+    prompt = tuple(tiny[1].encode("a story of its own, told once and again: " * 20, add_special_tokens=False))
+
+    def cached() -> float:
+        lines = httpx2.get(f"{url}/metrics", timeout=60).text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("vllm:prefix_cache_hits_total{"))
+
+    async def main() -> None:
+        before = cached()
+        await asyncio.gather(*(engine.generate(Request(prompt=prompt, max_tokens=2, seed=seed)) for seed in range(8)))
+        # All but the last, unfinished block, for at least those that did not run together with the first.
+        assert cached() - before >= len(prompt) - 128
+        before = cached()
+        await engine.generate(Request(prompt=prompt, max_tokens=2, seed=9))
+        assert cached() - before >= len(prompt) - 128
+
+    asyncio.run(main())
+
+
+def test_a_server_that_was_killed_and_started_again_finishes_what_it_was_asked(tiny: tuple[Any, Any], tmp_path: Path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    asked = [Request(prompt=tuple(tiny[1].encode("12*7=?")), max_tokens=1500, seed=seed) for seed in range(4)]
+
+    heard: list[list[int]] = [[] for _ in asked]
+    began = threading.Event()
+
+    def listen(ids: list[int]) -> Callable[[Any], None]:
+        return lambda more: (ids.extend(more), began.set())[1]
+
+    async def all_of(engine: VLLMEngine) -> list[Generated]:
+        work = [engine.generate(one, listen(ids)) for one, ids in zip(asked, heard, strict=True)]
+        return list(await asyncio.gather(*work))
+
+    with ThreadPoolExecutor() as pool:
+        with own_vllm(tmp_path / "first.log", port) as server:
+            engine = VLLMEngine(f"http://127.0.0.1:{port}", tiny[1], patience_s=3000.0, timeout_s=3000.0)
+            replies = pool.submit(asyncio.run, all_of(engine))
+            began.wait()
+            os.killpg(server.pid, signal.SIGKILL)
+        assert not replies.done()
+        with own_vllm(tmp_path / "second.log", port):
+            finished = replies.result()
+    assert [len(reply.token_ids) for reply in finished] == [1500] * 4
+    assert [tuple(ids) for ids in heard] == [reply.token_ids for reply in finished], "no token was heard twice"
 
 
 def test_cancelling_frees_the_server(url: str, tiny: tuple[Any, Any]):

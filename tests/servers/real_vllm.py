@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -24,31 +25,38 @@ START_S = 1500.0
 def real_vllm(log: Path, *options: str) -> Iterator[str]:
     """The address of a server of the tiny model in float32; skips the test, with the reason, where there is none.
 
-    TOOLWEAVE_VLLM_URL names one that already runs: `make serve MODEL=tiny` with `--dtype float32`.
+    TOOLWEAVE_VLLM_URL names one that already runs: `make serve MODEL=tiny OPTIONS="--dtype float32"`.
     """
     running = os.environ.get("TOOLWEAVE_VLLM_URL")
     if running:
         yield running
         return
-    if not (os.environ.get("TOOLWEAVE_VLLM") or (SCRIPT.parents[1] / ".venv-vllm").exists()):
-        pytest.skip("vLLM is not set up here: `make serve` does that, or TOOLWEAVE_VLLM names a Python that has it")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    with own_vllm(log, port, *options):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def own_vllm(log: Path, port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A server of one's own at `port`, which may be killed: its process, which leads a group of its own."""
+    if not (os.environ.get("TOOLWEAVE_VLLM") or (SCRIPT.parents[1] / ".venv-vllm").exists()):
+        pytest.skip("vLLM is not set up here: `make serve` does that, or TOOLWEAVE_VLLM names a Python that has it")
     command = [sys.executable, str(SCRIPT), "--model", "tiny", "--port", str(port), "--dtype", "float32", *options]
     with log.open("wb") as out:
         # A session of its own, so that its workers end with it.
         server = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
     try:
         _wait_for(server, f"http://127.0.0.1:{port}/health", log)
-        yield f"http://127.0.0.1:{port}"
+        yield server
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        try:
-            server.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+        for ending in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):  # a test has killed it
+                os.killpg(server.pid, ending)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(60)
+                break
 
 
 def _wait_for(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
