@@ -119,7 +119,8 @@ class Renderer:
         ids = self._without_end(completion)
         prefix = self._prefix if opened else ()
         if self._by_text is not None:
-            return self._by_text.parse(text_of(prefix) + self.encoder.text(ids), tools)
+            said = text_of(prefix) + self.encoder.text(ids)
+            return self._by_text.parse(said.removeprefix(self.family.opening), tools)
         assert self._by_turns is not None
         return self._by_turns.read((*prefix, *self.encoder.parts(ids)), tools)
 
@@ -237,7 +238,7 @@ class Renderer:
     def _body(self, action: Message) -> Parts:
         """What the model wrote, without the token that ended it."""
         if self._by_text is not None:
-            return (markup(self._by_text.write(action)),)
+            return (markup(self.family.opening + self._by_text.write(action)),)
         assert self._by_turns is not None
         return self._by_turns.written(action)
 

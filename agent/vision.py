@@ -313,7 +313,8 @@ class _Kept:
 
 
 def _key(image: PlacedImage) -> Key:
-    return image.sha256, tuple(image.shown_size)
+    width, height = image.shown_size
+    return image.sha256, (width, height)
 
 
 def _bytes(tensors: Iterable[Any]) -> int:

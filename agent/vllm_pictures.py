@@ -64,11 +64,12 @@ def body(request: Request, vision: Vision, model: str, max_tokens: int, stream: 
 
 def as_completion(said: Any) -> Any:
     """A reply of `PATH`, or a piece of one, in the form of `/v1/completions`; anything else as it is."""
-    if not isinstance(said, dict) or not said.get("choices"):  # pyright: ignore[reportUnknownMemberType]
+    message = cast("dict[str, Any]", said) if isinstance(said, dict) else {}
+    if not message.get("choices"):
         return said  # pyright: ignore[reportUnknownVariableType]
-    message = cast("dict[str, Any]", said)
-    choice = dict(message["choices"][0])
-    content = (choice.get("logprobs") or {}).get("content") or []
+    choice: dict[str, Any] = dict(message["choices"][0])
+    scored: dict[str, Any] = choice.get("logprobs") or {}
+    content: list[dict[str, Any]] = scored.get("content") or []
     choice["logprobs"] = {"token_logprobs": [one.get("logprob") for one in content]}
     choice["prompt_token_ids"] = message.get("prompt_token_ids")
     return {**message, "choices": [choice]}

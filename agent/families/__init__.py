@@ -12,10 +12,12 @@ from agent.families.gemma import gemma
 from agent.families.harmony import harmony
 from agent.families.llama import llama
 from agent.families.mistral import mistral
+from agent.families.speakers import END as SPEAKERS_END
+from agent.families.speakers import Speakers
 from agent.families.template import FromTemplate
 from tools.errors import ConfigError, nearest
 
-FAMILIES: Mapping[str, Callable[[], Framed]] = {
+FAMILIES: Mapping[str, Callable[[], Family]] = {
     "chatml": chatml,
     "qwen2.5": lambda: chatml("qwen2.5", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
     "qwen3": lambda: chatml("qwen3", history="strip"),
@@ -23,6 +25,8 @@ FAMILIES: Mapping[str, Callable[[], Framed]] = {
     "mistral": mistral,
     "gemma3": gemma,
     "gpt-oss": harmony,
+    "idefics3": lambda: Speakers("<|begin_of_text|>"),
+    "smolvlm": Speakers,
 }
 """The families by name. `template` is one more: read from the template a tokenizer brings."""
 
@@ -43,6 +47,8 @@ def family_of(tokenizer: Any) -> Family:
     """
     template = str(getattr(tokenizer, "chat_template", None) or "")
     has = _Has(tokenizer)
+    if has(SPEAKERS_END) and SPEAKERS_END in template:
+        return Speakers(template[: template.index("{")])
     if has("<|im_start|>", "<|im_end|>"):
         return _chatml_of(tokenizer, template)
     if has("<|start_header_id|>", "<|eot_id|>"):
@@ -117,6 +123,7 @@ __all__ = [
     "Family",
     "Framed",
     "FromTemplate",
+    "Speakers",
     "chatml",
     "family_named",
     "family_of",

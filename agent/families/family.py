@@ -31,6 +31,10 @@ class Family(Protocol):
     """Its format leaves no room for another dialect."""
     options: Mapping[str, Any]
     """What its published template has to be told to write the same: the date, say."""
+    opening: str
+    """What every action begins with, sampled like the rest of it, and no part of what it says."""
+    listed: bool
+    """Whether its published template takes what is said in parts alone, not as one text."""
 
     def begin(self, turns: Sequence[Turn], instructions: str, native: bool) -> Written:
         """A whole prompt, from the first token to where the model starts to write."""
@@ -71,6 +75,9 @@ class Frame:
 @final
 class Framed:
     """A family made of a frame."""
+
+    opening: str = ""
+    listed: bool = False
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame

@@ -52,7 +52,7 @@ def difference(family: Family, tokenizer: Any) -> str | None:
     for roles in _CONVERSATIONS:
         words = _WORDS if roles[0] == "system" else _WORDS[1:]
         pairs = list(zip(roles, words, strict=False))
-        messages = [{"role": role, "content": word} for role, word in pairs]
+        messages = [{"role": role, "content": _said(family, word)} for role, word in pairs]
         try:
             theirs = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, **family.options
@@ -68,9 +68,13 @@ def difference(family: Family, tokenizer: Any) -> str | None:
     return None
 
 
+def _said(family: Family, word: str) -> Any:
+    return [{"type": "text", "text": word}] if family.listed else word
+
+
 def _turn(family: Family, role: str, word: str) -> Turn:
     if role != "assistant" or not isinstance(family.native, TokenDialect):
-        return Turn(role=role, parts=(markup(word),))
+        return Turn(role=role, parts=(markup(family.opening + word if role == "assistant" else word),))
     said = assistant(word)
     return Turn(role=role, parts=family.native.written(said), end=family.native.ends_in_history(said))
 

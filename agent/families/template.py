@@ -27,6 +27,8 @@ class FromTemplate:
     native_only: bool = False
     options: Mapping[str, Any] = {}
     history: History = "keep"
+    opening: str = ""
+    listed: bool = False
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer

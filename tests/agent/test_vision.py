@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +14,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
-from vlm_families import FAMILIES, vlm_folder
+from vlm_families import FAMILIES, TAGS, vlm_folder
 
 from agent import Limits, SamplingParams, ScriptedSampler, rollout
 from agent.dialects import dialect_named
 from agent.engine import Generated, Request
 from agent.models import load_model
 from agent.renderer import Renderer
+from agent.tiny import tiny_tokenizer
+from agent.tiny_vlm import SPECIAL
 from agent.token_sampler import TokenSampler
 from agent.vision import Vision, vision_of
 from envs import Message, Task, ToolEnv, Trajectory, assistant, system, user
@@ -28,6 +32,9 @@ from training.audit import problem_with_episode
 from training.pixels import sight_of
 
 BLOBS = BlobStore()
+TEMPLATES = Path(next(iter(find_spec("trl").submodule_search_locations))) / "chat_templates"  # type: ignore[union-attr]
+QWEN = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+GEMMA = ("<bos>", "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>")
 EPISODES = 12
 """Random episodes of each family here; `test_a_thousand_episodes` plays the rest."""
 
@@ -248,6 +255,61 @@ def test_ids_and_log_probs_are_those_of_the_familys_own_processor(family: str) -
         theirs = model(**inputs).logits.log_softmax(-1)
         mine = model(input_ids=ids, **vision.inputs(model, [ours.images], ids)).logits.log_softmax(-1)
     assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+PUBLISHED = {
+    "qwen2.5-vl": ("qwen2_5_vl", QWEN, "<|vision_start|><|image_pad|><|vision_end|>"),
+    "qwen3-vl": ("qwen3_vl", QWEN, "<|vision_start|><|image_pad|><|vision_end|>"),
+    "gemma3": ("gemma3", GEMMA, "<start_of_image>"),
+    "smolvlm": ("smolvlm", (*SPECIAL, *TAGS), "<image>"),
+    "idefics3-tiles": ("idefics3", ("<|begin_of_text|>", *SPECIAL, *TAGS), "<image>"),
+}
+"""Chat template as TRL ships it, the special tokens it needs, and how it writes a picture before a processor does."""
+
+
+@pytest.mark.parametrize("family", PUBLISHED)
+def test_conversations_with_pictures_are_those_of_the_published_chat_template(family: str) -> None:
+    name, special, mark = PUBLISHED[family]
+    tokenizer = tiny_tokenizer(special=special)
+    tokenizer.chat_template = (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
+    tokenizer.bos_token = "<bos>" if family == "gemma3" else tokenizer.bos_token
+    vision = Vision(seen(family)[2].eyes, tokenizer, BLOBS)
+    ours = Renderer(tokenizer, dialect_named("hermes"), vision=vision)
+    one = picture(60, 40)
+    for said in (
+        [user("See ", one, " here")],
+        [user(one, "What?")],
+        [system("Be brief."), user("hi"), assistant("Yes."), user(one, one, "And?")],
+    ):
+        listed = [{"role": message.role, "content": [part_of(part) for part in message.content]} for message in said]
+        text = tokenizer.apply_chat_template(listed, tokenize=False, add_generation_prompt=True)
+        written = tokenizer.decode(list(vision.ids((60, 40))), skip_special_tokens=False)
+        assert list(ours.start(said, ()).ids) == tokenizer.encode(text.replace(mark, written), add_special_tokens=False)
+    closed = (*tokenizer.encode(" Yes.", add_special_tokens=False), min(ours.stop_ids))
+    assert ours.parse(closed, ()).text == ("Yes." if ours.family.opening else " Yes.")
+
+
+def part_of(part: Any) -> dict[str, str]:
+    return {"type": "text", "text": part.text} if isinstance(part, Text) else {"type": "image"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prompt_for_a_server_has_one_token_where_the_server_puts_a_picture(family: str) -> None:
+    _, _, vision = seen(family)
+    prompt = renderer(family).start([user("a ", picture(50, 40), picture(120, 33), " b")], ())
+    if not vision.eyes.unexpanded:
+        with pytest.raises(ConfigError, match="cannot be sent to a server"):
+            vision.unexpanded(prompt.ids, prompt.images)
+        return
+    sent = vision.unexpanded(prompt.ids, prompt.images)
+    assert sent.count(vision.placeholder) == 2
+    expanded: list[int] = []
+    shown = iter(prompt.images)
+    around = vision.eyes.unexpanded.index(vision.eyes.placeholder)
+    for number in sent:
+        whole = vision.ids(next(shown).shown_size) if number == vision.placeholder else (number,)
+        expanded += whole[around : len(whole) - around] if len(whole) > 1 else whole
+    assert tuple(expanded) == prompt.ids
 
 
 def test_a_model_without_eyes_refuses_a_picture_in_one_sentence() -> None:
