@@ -61,8 +61,10 @@ def alternate(
     return {name: min(values) for name, values in seconds.items()}
 
 
-def report(benchmark: str, rows: Sequence[Row], packages: Sequence[str]) -> None:
-    """Print the table, then one JSON line with the versions of everything compared."""
+def report(
+    benchmark: str, rows: Sequence[Row], packages: Sequence[str], others: Mapping[str, str] | None = None
+) -> None:
+    """Print the table, then one JSON line with the versions of everything compared; `others` lie elsewhere."""
     header = ("what", "peer", "ours", "peer's", "unit", "times better")
     keys = ("what", "peer", "ours_value", "peer_value", "unit", "ratio")
     cells = [header, *(tuple(str(line[key]) for key in keys) for line in rows)]
@@ -70,6 +72,7 @@ def report(benchmark: str, rows: Sequence[Row], packages: Sequence[str]) -> None
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     versions = {"python": platform.python_version(), **{name: installed(name) for name in ("toolweave", *packages)}}
+    versions |= others or {}
     print(json.dumps({"benchmark": benchmark, "versions": versions, "rows": list(rows)}))
     sys.stdout.flush()
 

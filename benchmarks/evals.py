@@ -119,7 +119,13 @@ def inspect_ai(python: str, folder: Path, url: str, n: int, repeats: int) -> tup
 def verifiers(python: str, folder: Path, url: str, n: int, repeats: int) -> tuple[float, float]:
     """verifiers' in-process evaluation, with its results saved."""
     (folder / "sums_verifiers.py").write_text(VERIFIERS)
-    out = {"SUMS": str(n), "REPEATS": str(repeats), "URL": url, "OUT": str(folder / "verifiers"), "LOCAL_API_KEY": "none"}
+    out = {
+        "SUMS": str(n),
+        "REPEATS": str(repeats),
+        "URL": url,
+        "OUT": str(folder / "verifiers"),
+        "LOCAL_API_KEY": "none",
+    }
     return measured([python, str(folder / "sums_verifiers.py")], **out)
 
 
@@ -142,7 +148,7 @@ def time_runs(peers: str, n: int, repeats: int, rounds: int) -> tuple[list[Row],
     for name, side in (("inspect_ai", inspect_ai), ("verifiers", verifiers)):
         version = has(peers, name)
         if version is None or (name == "verifiers" and not version.startswith("0.1")):
-            left_out.append(f"{name} (found: {version}; see --help)")
+            left_out.append(f"{name} ({'not installed' if version is None else version} in {peers}; see --help)")
         else:
             sides[f"{name} {version}"] = lambda folder, side=side: side(peers, folder, url, n, repeats)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
@@ -150,7 +156,9 @@ def time_runs(peers: str, n: int, repeats: int, rounds: int) -> tuple[list[Row],
         for _ in range(rounds):
             for name, side in sides.items():
                 with tempfile.TemporaryDirectory() as folder:
-                    found[name].append(side(Path(folder)))
+                    wall, cpu = side(Path(folder))
+                found[name].append((wall, cpu))
+                print(f"{name}: {wall:.1f} s wall, {cpu:.1f} s CPU", file=sys.stderr, flush=True)
     finally:
         server.kill()
         server.wait()
@@ -163,9 +171,8 @@ def time_runs(peers: str, n: int, repeats: int, rounds: int) -> tuple[list[Row],
         if peer != "evals run"
         for at, what in enumerate(("wall", "CPU"))
     ]
-    wall, cpu = best["evals run"]
+    wall = best["evals run"][0]
     rows.append(row("wall", "the server's latency alone", wall / samples * 1e3, ideal / samples * 1e3, "ms a sample"))
-    print(f"evals run: {wall:.1f} s, {cpu / samples * 1e3:.2f} ms CPU a sample", file=sys.stderr)
     return rows, left_out
 
 
@@ -185,13 +192,18 @@ def time_list(repeats: int) -> Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="100 questions twice, one round: under a minute")
-    parser.add_argument("--peers", default=sys.executable, metavar="PYTHON", help="interpreter that has the peers")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each side runs; the best counts")
+    peers = os.environ.get("EVALS_PEERS", sys.executable)
+    about = "interpreter that has the peers (or EVALS_PEERS; default: this one)"
+    parser.add_argument("--peers", default=peers, metavar="PYTHON", help=about)
     asked = parser.parse_args()
-    rows, left_out = time_runs(asked.peers, *((100, 2, 1) if asked.quick else (500, 4, 3)))
+    size = (100, 2, 1) if asked.quick else (500, 4, asked.rounds)
+    rows, left_out = time_runs(asked.peers, *size)
     rows.append(time_list(3 if asked.quick else 10))
     for name in left_out:
         print(f"not measured: {name}", file=sys.stderr)
-    report("evals", rows, ["openai", *(name for name in ("inspect_ai", "verifiers") if has(asked.peers, name))])
+    peers_found = {name: version for name in ("inspect_ai", "verifiers") if (version := has(asked.peers, name))}
+    report("evals", rows, ["openai"], peers_found)
 
 
 if __name__ == "__main__":
