@@ -56,16 +56,13 @@ def announce(out: Path) -> None:
         (out / ".launch").write_text(token(), encoding="utf-8")
 
 
-def wait_for(there: Callable[[], bool], what: str, patience_s: float | None = None) -> None:
-    """Return when `there()`. A launcher ends all processes when one fails, so there is no limit by default."""
-    started = time.monotonic()
+def wait_for(there: Callable[[], bool]) -> None:
+    """Return when `there()`. There is no limit: a launcher ends all processes when one fails."""
     while not there():
-        if patience_s is not None and time.monotonic() - started > patience_s:
-            raise ConfigError(f"waited {patience_s:g} s for {what}", hint="look at the first process's last words")
         time.sleep(TICK_S)
 
 
 def wait_for_launch(out: Path) -> None:
     """Wait until the first process of this launch has announced the run folder."""
     path = out / ".launch"
-    wait_for(lambda: path.exists() and path.read_text(encoding="utf-8") == token(), "the first process to begin")
+    wait_for(lambda: path.exists() and path.read_text(encoding="utf-8") == token())

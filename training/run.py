@@ -72,7 +72,7 @@ def follow(recipe: Recipe, out: Path) -> Path:
         if trains(stage) and read_json(done) is None:
             limit_threads(recipe, stage)
             perform(recipe, stage, out)
-        wait_for(lambda done=done: read_json(done) is not None, stage.name)
+        wait_for(lambda done=done: read_json(done) is not None)
     return out
 
 
