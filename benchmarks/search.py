@@ -255,12 +255,12 @@ def served(folder: Path, texts: Sequence[str]) -> list[Row]:
 
     replies = ReplyCache(folder / "replies.db", "record")
     asyncio.run(ask(Recorded(LocalProvider(index), replies)))
+    started = time.perf_counter()
     replaying = Recorded(LocalProvider(index), ReplyCache(folder / "replies.db", "replay"))
-    replayed: list[float] = []
-    for _ in range(2):  # from the file; then from memory, as for the second attempt at a task
-        started = time.perf_counter()
-        asyncio.run(ask(replaying))
-        replayed.append((time.perf_counter() - started) / len(texts))
+    opened = (time.perf_counter() - started) / len(texts)
+    started = time.perf_counter()
+    asyncio.run(ask(replaying))
+    replayed = (time.perf_counter() - started) / len(texts)
 
     bare = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Nothing)
     threading.Thread(target=bare.serve_forever, daemon=True).start()
@@ -280,8 +280,8 @@ def served(folder: Path, texts: Sequence[str]) -> list[Row]:
     thread.join(10)
     bare.shutdown()
     return [
-        row("replayed reply, first time", "bare local HTTP round trip", replayed[0] * 1e3, trip * 1e3, "ms"),
-        row("replayed reply, again", "bare local HTTP round trip", replayed[1] * 1e3, trip * 1e3, "ms"),
+        row("replayed reply", "bare local HTTP round trip", replayed * 1e3, trip * 1e3, "ms"),
+        row("a reply read at the start", "bare local HTTP round trip", opened * 1e3, trip * 1e3, "ms"),
         row("/retrieve, one query", "bare local HTTP round trip", one * 1e3, trip * 1e3, "ms"),
     ]
 

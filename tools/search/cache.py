@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, final
 
@@ -79,7 +80,15 @@ class ReplyCache:
         return kept
 
     def __iter__(self) -> Iterator[Recording]:
-        with self._lock, closing(self._db.execute("SELECT key, request, reply, at FROM replies ORDER BY at")) as rows:
+        return self._lines("SELECT key, request, reply, at FROM replies ORDER BY at")
+
+    def of(self, provider: str) -> Iterator[Recording]:
+        """The lines of one provider."""
+        asked = "json_extract(request, '$.provider') = ?"
+        return self._lines(f"SELECT key, request, reply, at FROM replies WHERE {asked} ORDER BY at", provider)
+
+    def _lines(self, sql: str, *values: str) -> Iterator[Recording]:
+        with self._lock, closing(self._db.execute(sql, values)) as rows:
             found = rows.fetchall()
         for key, request, reply, at in found:
             yield Recording(key=key, request=json.loads(request), reply=json.loads(reply), at=at)
@@ -134,6 +143,10 @@ class Recorded:
         self.answered, self.asked = 0, 0
         """How many searches the file answered, and how many went to the provider."""
         self._read: OrderedDict[Query, tuple[Hit, ...]] = OrderedDict()
+        if cache.mode == "replay":  # read once, so that no lookup waits for the disk
+            for line in islice(cache.of(self.name), _REMEMBERED):
+                if "hits" in line.reply:
+                    self._remember(_query(line.request), tuple(Hit(**hit) for hit in line.reply["hits"]))
 
     async def search(self, query: Query) -> tuple[Hit, ...]:
         """See `Provider.search`. In replay, what is not recorded raises `SearchFailed` and asks nobody."""
@@ -143,8 +156,7 @@ class Recorded:
         if (known := self._read.get(query)) is not None:  # the attempts of a group ask the same things
             self.answered += 1
             return known
-        words = " ".join(query.text.split())
-        request = {"provider": self.name, "text": words, "kind": query.kind, "k": query.k, "image": query.image}
+        request = _request(self.name, query)
         key = key_of(request)
         reply = self.cache.get(key)
         if reply is not None:
@@ -157,10 +169,23 @@ class Recorded:
         if "failure" in reply:
             raise SearchFailed(cast(Failure, reply["failure"]), str(reply["message"]))
         hits = tuple(Hit(**hit) for hit in reply["hits"])
+        self._remember(query, hits)
+        return hits
+
+    def _remember(self, query: Query, hits: tuple[Hit, ...]) -> None:
         self._read[query] = hits
         if len(self._read) > _REMEMBERED:
             self._read.popitem(last=False)
-        return hits
+
+
+def _request(provider: str, query: Query) -> dict[str, Any]:
+    """What is recorded of a question; white space makes no difference."""
+    words = " ".join(query.text.split())
+    return {"provider": provider, "text": words, "kind": query.kind, "k": query.k, "image": query.image}
+
+
+def _query(request: Mapping[str, Any]) -> Query:
+    return Query(text=request["text"], kind=request["kind"], k=request["k"], image=request["image"])
 
 
 def key_of(request: Mapping[str, Any]) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, final
 
@@ -22,7 +23,6 @@ SUFFIX = ".tantivy"
 _FACTS = "toolweave.json"
 _BATCH = 5000
 _HEAP = 128_000_000
-_NO_REST = json.dumps(["", {}])
 
 
 def build_tantivy(
@@ -124,22 +124,29 @@ class TantivyIndex:
                 yield self._document(self._searcher.doc(address))
 
     def _hit(self, stored: Any, score: float) -> Hit:
-        id, rest = stored["id"][0], stored["rest"][0]
-        nothing: tuple[str, dict[str, Any]] = ("", {})
-        url, info = nothing if rest == _NO_REST else json.loads(rest)
-        info["id"] = id
+        one = stored.get_first
+        id = one("id")
+        url, info = _rest(one("rest"))
         return Hit(
-            title=stored["title"][0],
+            title=one("title"),
             url=url or f"doc:{id}",
-            snippet=stored["text"][0],
+            snippet=one("text"),
             source=self._name,
             score=score,
-            info=info,
+            info={**info, "id": id},
         )
 
     def _document(self, stored: Any) -> Document:
-        url, info = json.loads(stored["rest"][0])
-        return Document(id=stored["id"][0], title=stored["title"][0], text=stored["text"][0], url=url, info=info)
+        one = stored.get_first
+        url, info = _rest(one("rest"))
+        return Document(id=one("id"), title=one("title"), text=one("text"), url=url, info=info)
+
+
+@lru_cache(10_000)
+def _rest(stored: str) -> tuple[str, Mapping[str, Any]]:
+    """Address and more of a document; many of a collection have the same."""
+    url, info = json.loads(stored)
+    return url, info
 
 
 def _tantivy() -> Any:
