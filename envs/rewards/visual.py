@@ -14,7 +14,8 @@ from envs.rewards.answers import Read, Same, final_text
 from envs.rewards.search import deepeyes_v2_score, one_answer, ran
 from envs.rubric import RewardFn
 from envs.scoring import mean_relative_accuracy, tagged
-from envs.scoring.routes import Leg, Lines, is_right, plain, read
+from envs.scoring.routes import Leg, Lines, plain
+from envs.scoring.routes import read as read_route
 from envs.trajectory import Trajectory
 from tools.content import Image
 
@@ -110,7 +111,7 @@ def rewardmap_detail(
     >>> rewardmap_detail(route, lines, "A", "C", 1), rewardmap_detail(route, lines, "A", "C", 1, "code")
     (9.0, 4.0)
     """
-    legs = read(text)
+    legs = read_route(text)
     if not legs:
         return 0.0
     ends = plain(legs[0].start) == plain(start), plain(legs[-1].end) == plain(end)
@@ -236,11 +237,6 @@ def redrawn(trajectory: Trajectory) -> set[tuple[int, str]]:
             where = [mark.get(key) for key in ("bbox_2d", "start_point_2d", "end_point_2d")]
             places[mark.get("index", 1), str(mark["label"])].add(repr(where))
     return {label for label, seen in places.items() if len(seen) > 1}
-
-
-def route_is_right(given: str, task_answer: Mapping[str, Any]) -> bool:
-    """Whether a route leads where it should, on the network `{"lines": ..., "from": ..., "to": ...}`."""
-    return is_right(given, task_answer["lines"], task_answer["from"], task_answer["to"])
 
 
 def _marks_of(trajectory: Trajectory) -> list[Mapping[str, Any]]:

@@ -22,7 +22,7 @@ from envs.message import Message, assistant, system, user
 from envs.rubric import Rubric
 from envs.seed import derive_seed
 from envs.task import Task, Taskset
-from tools.content import BlobStore
+from tools.content import BlobStore, Text
 from tools.errors import ConfigError
 from tools.image import Gallery, ImageBudget
 from tools.image.coordinates import Convention, Point, Size, from_pixels
@@ -31,7 +31,7 @@ from tools.image.intake import encoded
 from tools.image.mapper import LabelledDrawings
 from tools.image.memory import off_loop
 from tools.record import record
-from tools.tool import Tool, ToolCall
+from tools.tool import Tool, ToolCall, ToolResult
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -172,6 +172,16 @@ def pens(gallery: Gallery, view: View) -> tuple[Tool, Tool]:
     """`object_mapper` and `path_tracer` for pictures of this size: on small ones thin lines, and no words."""
     small = max(view.budget.max_side or 0, 1) < 256
     return LabelledDrawings(gallery, view.convention, width=2 if small else 4, words=not small).tools
+
+
+def unseen(tool: Tool) -> Tool:
+    """The tool with its pictures kept back: it says that it did what it was asked."""
+
+    async def fn(**arguments: Any) -> ToolResult:
+        result = await tool.fn(**arguments)
+        return replace(result, content=(Text(text="Done."),))
+
+    return replace(tool, fn=fn)
 
 
 def passing_store() -> BlobStore:

@@ -7,26 +7,35 @@ exits of which one can be reached, and asks which: an answer of one word for whi
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from envs.rewards import correct, has_answer, tool_calls, tool_errors
 from envs.rewards.visual import reflections, vilasr
 from envs.rubric import Rubric
 from envs.scenes import mazes
-from envs.scenes.drawn import Asked, Scene, Split, Style, View, drawn_taskset, pens, point_for, scenes, view_of
+from envs.scenes.drawn import Asked, Scene, Split, Style, View, drawn_taskset, pens, point_for, scenes, unseen, view_of
 from envs.scenes.mazes import Cell, Maze
 from envs.scenes.pens import COLOURS
 from envs.scoring import tagged
 from envs.task import Taskset
 from tools.errors import ConfigError
+from tools.image import Gallery
 from tools.image.coordinates import Convention
+from tools.tool import Tool
 
 Ask: TypeAlias = Literal["path", "exit"]
+Pen: TypeAlias = Literal["see", "blind", "none"]
+"""Whether the model may draw, and whether it sees what it drew: the arms of ViLaSR's central claim."""
 
-ABOUT = (
-    "Find the way through the maze in the picture. You may draw on it with path_tracer, a line at a time, and look at"
-    " what you drew. End with <answer>...</answer>."
-)
+_TASK = "Find the way through the maze in the picture."
+_END = "End with <answer>...</answer>."
+ABOUT: Mapping[Pen, str] = {
+    "see": f"{_TASK} You may draw on it with path_tracer, a line at a time, and look at what you drew. {_END}",
+    "blind": f"{_TASK} You may draw on it with path_tracer, a line at a time; the drawing is not shown. {_END}",
+    "none": f"{_TASK} {_END}",
+}
 
 
 def maze(
@@ -39,6 +48,7 @@ def maze(
     exits: int = 3,
     marks: Literal["letters", "colours"] = "letters",
     lines_per_call: int = 0,
+    tools: Pen = "see",
     coordinates: Convention = "pixel",
     style: Style = "full",
     reward: Literal["correct", "vilasr"] = "correct",
@@ -55,10 +65,41 @@ def maze(
         exits: How many exits `exit` has: guessing is right once in so many.
         marks: What an exit is marked with: a letter, or a square of its colour.
         lines_per_call: Straight lines the gold draws with one call, looking at the picture in between; 0: all at once.
+        tools: `see` gives a pen and shows what was drawn; `blind` gives one and shows nothing; `none` gives none, and
+            the gold answers at once.
         coordinates: How the drawing tool takes points: `pixel`, `unit`, `per_mille` or `unit_square_padded`.
         style: `full` sentences; `short` for a tiny model: no system message, one word, no captions, moves by letter.
         reward: 1 for a right answer, or ViLaSR's.
     """
+    called = _called(cells, shown, ask, exits, marks)
+    view = view_of(shown, coordinates, style)
+
+    def draw_one(rng: random.Random) -> Scene | None:
+        made = mazes.make(rng, cells, cells, called)
+        scene = _scene(made, ask, shown, view, lines_per_call)
+        return scene if scene is None or tools != "none" else replace(scene, calls=())
+
+    def given(gallery: Gallery) -> tuple[Tool, ...]:
+        if tools == "none":
+            return ()
+        _, tracer = pens(gallery, view)
+        return (tracer,) if tools == "see" else (unseen(tracer),)
+
+    stem = f"maze-{split}-{ask}-{cells}-s{seed}"
+    return drawn_taskset(
+        "maze",
+        stem,
+        scenes(f"{stem}-{exits}-{marks}-{shown}", split, n, draw_one),
+        draw=lambda scene: mazes.draw(mazes.from_json(scene["maze"]), scene["size"][0]),
+        tools=given,
+        view=view,
+        about=ABOUT[tools],
+        rubric=_rubric(reward),
+    )
+
+
+def _called(cells: int, shown: int, ask: Ask, exits: int, marks: str) -> list[str]:
+    """What the exits are called. Raises `ConfigError` for dials that cannot be."""
     if not 2 <= cells <= 30:
         raise ConfigError(f"cells is {cells}; it goes from 2 to 30")
     if shown < 6 * cells:
@@ -67,24 +108,7 @@ def maze(
     most = min(len(names), cells * cells // 4)
     if ask == "exit" and not 2 <= exits <= most:
         raise ConfigError(f"exits is {exits}; with {cells} cells and {marks} it goes from 2 to {most}")
-    called = names[: exits if ask == "exit" else 1]
-    view = view_of(shown, coordinates, style)
-
-    def draw_one(rng: random.Random) -> Scene | None:
-        made = mazes.make(rng, cells, cells, called)
-        return _scene(made, ask, shown, view, lines_per_call)
-
-    stem = f"maze-{split}-{ask}-{cells}-s{seed}"
-    return drawn_taskset(
-        "maze",
-        stem,
-        scenes(f"{stem}-{exits}-{marks}-{shown}", split, n, draw_one),
-        draw=lambda scene: mazes.draw(mazes.from_json(scene["maze"]), scene["size"][0]),
-        tools=lambda gallery: pens(gallery, view)[1:],
-        view=view,
-        about=ABOUT,
-        rubric=_rubric(reward),
-    )
+    return names[: exits if ask == "exit" else 1]
 
 
 def leads_out(given: str, expected: Any) -> bool:

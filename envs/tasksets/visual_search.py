@@ -8,6 +8,7 @@ with an answer that is exact.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any, Literal
 
 from envs.rewards import correct, has_answer, tool_calls, tool_errors
@@ -29,8 +30,8 @@ ABOUT = (
     "Answer the question about the picture. What is too small to read can be zoomed into with image_zoom_in_tool, as"
     " often as needed. End with <answer>...</answer>: exactly what is written, without further words."
 )
-LARGE_PHOTO = (5000, 3000)
-"""A photograph of 15 megapixels, as phones take them; `size=5000x3000` asks for it."""
+
+ABOUT_ALONE = "Answer the question about the picture. End with <answer>...</answer>: exactly what is written."
 
 
 @record
@@ -41,6 +42,7 @@ class _Dials:
     length: int
     signs: int
     needs_tool: float
+    tools: bool
     capitals: tuple[int, int]
     """How high the capitals of an unreadable and of a readable sign are, in pixels of the picture."""
     photos: tuple[str, ...]
@@ -58,6 +60,7 @@ def visual_search(
     length: int = 4,
     signs: int = 1,
     needs_tool: float = 1.0,
+    tools: bool = True,
     photos: str = "skimage",
     coordinates: Convention = "pixel",
     style: Style = "full",
@@ -72,15 +75,58 @@ def visual_search(
         size: Width and height of the picture, as `2560x1920`.
         shown: The model sees a picture at most so many pixels wide or high, and a zoomed part enlarged to it.
         capital: How high the capitals of a sign are where the model first sees it, in pixels.
-        letters: The characters that are written.
-        length: How many of them a sign has.
+        letters: The characters that are written, `length` of them on a sign.
         signs: How many signs there are, each with a frame of another colour; the question names one.
         needs_tool: The share of tasks whose sign is too small to be read; in the others it is large enough.
+        tools: False leaves the zoom out, and the gold answers at once: the control.
         photos: `skimage`, `sklearn`, `matplotlib` or `packages` (what they ship), a folder, or `none`: drawn grounds.
         coordinates: How the zoom tool takes boxes: `pixel`, `unit`, `per_mille` or `unit_square_padded`.
         style: `full` sentences; `short` for a tiny model: no system message, one word, no captions.
         reward: 1 for the right answer, DeepEyes', or DeepEyesV2's.
     """
+    _check(letters, length, signs, needs_tool, capital)
+    view = view_of(shown, coordinates, style)
+    dials = _Dials(
+        size=size_of(size),
+        view=view,
+        letters=letters,
+        length=length,
+        signs=signs,
+        needs_tool=needs_tool,
+        tools=tools,
+        capitals=_capitals(size_of(size), view, capital),
+        photos=() if photos == "none" else photos_of(photos, split),
+    )
+    stem = f"visual_search-{split}-{size}-{shown}-s{seed}"
+    more = f"{letters}{length}-{signs}-{needs_tool}-{capital}-{photos}"
+    return drawn_taskset(
+        "visual_search",
+        stem,
+        scenes(f"{stem}-{more}", split, n, lambda rng: _draw(rng, dials)),
+        draw=sign_boards.draw,
+        tools=_zoom(view) if tools else lambda gallery: (),
+        view=view,
+        about=ABOUT if tools else ABOUT_ALONE,
+        rubric=_rubric(reward),
+    )
+
+
+def _zoom(view: View) -> Callable[[Gallery], tuple[Tool, ...]]:
+    """The zoom of an episode. A part is shown as large as a picture may be, whatever its proportions."""
+    most = view.budget.max_pixels
+    rule = ZoomRule(size=ImageBudget(min_pixels=most, max_pixels=most, max_side=view.budget.max_side))
+    return lambda gallery: image_tools(gallery, "image_zoom_in_tool", convention=view.convention, zoom=rule)
+
+
+def _capitals(size: tuple[int, int], view: View, capital: float) -> tuple[int, int]:
+    """How high the capitals of an unreadable and of a readable sign are drawn: `capital` as shown, and 10 or 14."""
+    shown = max(view.budget.shown_size(*size))
+    readable = 14 if shown >= 256 else 10
+    return max(4, round(capital * max(size) / shown)), round(readable * max(size) / shown)
+
+
+def _check(letters: str, length: int, signs: int, needs_tool: float, capital: float) -> None:
+    """Raises `ConfigError` for dials that cannot be."""
     if not 1 <= length <= 40 or not letters:
         raise ConfigError(f"a sign of {length} of the characters {letters!r} cannot be written")
     if not 1 <= signs <= len(_FRAMES) or not 0 <= needs_tool <= 1 or not 0.2 <= capital <= 64:
@@ -88,39 +134,6 @@ def visual_search(
             f"signs={signs}, needs_tool={needs_tool}, capital={capital} do not fit",
             hint=f"signs goes from 1 to {len(_FRAMES)}, needs_tool from 0 to 1, capital from 0.2 to 64",
         )
-    wide, high = size_of(size)
-    view = view_of(shown, coordinates, style)
-    scale = max(wide, high) / max(view.budget.shown_size(wide, high))
-    readable = 14 if shown >= 256 else 10
-    dials = _Dials(
-        size=(wide, high),
-        view=view,
-        letters=letters,
-        length=length,
-        signs=signs,
-        needs_tool=needs_tool,
-        capitals=(max(4, round(capital * scale)), round(readable * scale)),
-        photos=() if photos == "none" else photos_of(photos, split),
-    )
-    # A part is shown as large as a picture may be, whatever its proportions: that is what makes a zoom worth while.
-    zoom = ZoomRule(size=ImageBudget(min_pixels=shown * shown, max_pixels=shown * shown, max_side=shown))
-
-    def tools(gallery: Gallery) -> tuple[Tool, ...]:
-        return image_tools(gallery, "image_zoom_in_tool", convention=coordinates, zoom=zoom)
-
-    stem = f"visual_search-{split}-{size}-{shown}-s{seed}"
-    return drawn_taskset(
-        "visual_search",
-        stem,
-        scenes(
-            f"{stem}-{letters}{length}-{signs}-{needs_tool}-{capital}-{photos}", split, n, lambda rng: _draw(rng, dials)
-        ),
-        draw=sign_boards.draw,
-        tools=tools,
-        view=view,
-        about=ABOUT,
-        rubric=_rubric(reward),
-    )
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -130,9 +143,12 @@ def size_of(text: str) -> tuple[int, int]:
     (2560, 1920)
     """
     wide, cross, high = text.lower().partition("x")
-    if not (cross and wide.isdecimal() and high.isdecimal() and 16 <= int(wide) <= 8000 and 16 <= int(high) <= 8000):
-        raise ConfigError(f"size is {text!r}", hint="width and height in pixels, from 16 to 8000 each: 2560x1920")
-    return int(wide), int(high)
+    sides = (int(wide), int(high)) if cross and wide.isdecimal() and high.isdecimal() else (0, 0)
+    if not (min(sides) >= 16 and max(sides) <= 8000 and sides[0] * sides[1] <= _MOST):
+        raise ConfigError(
+            f"size is {text!r}", hint="width and height in pixels, 16 to 8000 each and 48 megapixels at most: 2560x1920"
+        )
+    return sides
 
 
 def same_writing(given: str, expected: Any) -> bool:
@@ -178,7 +194,7 @@ def _draw(rng: random.Random, dials: _Dials) -> Scene | None:
         question=f"What is written on {which}?" if dials.view.style == "full" else f"{short}?",
         answer=asked.text,
         said=asked.text,
-        calls=(look,) if hidden else (),
+        calls=(look,) if hidden and dials.tools else (),
         info={"needs_tool": hidden, "written": True, "box": box},
     )
 
@@ -197,3 +213,5 @@ def _rubric(reward: str) -> Rubric:
 
 
 _FRAMES = sign_boards.BRIGHT
+_MOST = 48_000_000
+"""Pixels of a picture that a gallery takes in."""

@@ -188,6 +188,24 @@ def test_a_maze_has_one_way_out_and_the_lines_of_the_gold_cross_no_wall(seed: in
         assert all(picture.getpixel(point) != (125, 125, 140) for point in line)
 
 
+def test_the_arms_of_an_experiment_ask_the_same_and_differ_in_what_is_drawn_and_seen() -> None:
+    arms = {tools: maze(n=2, cells=4, shown=64, tools=tools) for tools in ("see", "blind", "none")}
+    assert (
+        len({json.dumps([task.id, task.info["scene"], task.answer]) for arm in arms.values() for task in arm.tasks})
+        == 2
+    )
+    played = {name: gold(arm) for name, arm in arms.items()}
+    assert {name: len(pictures(arms[name], episode)) for name, episode in played.items()} == {
+        "see": 2,
+        "blind": 1,
+        "none": 1,
+    }
+    assert [episode.scores["tool_calls"] for episode in played.values()] == [1, 1, 0]
+    assert all(episode.scores["correct"] == 1 for episode in played.values())
+    alone = visual_search(n=2, size="320x240", shown=64, length=1, photos="none", tools=False)
+    assert gold(alone).scores == {**gold(alone).scores, "correct": 1, "tool_calls": 0} and gold(alone).tools == ()
+
+
 def test_moves_into_a_wall_and_moves_that_end_short_are_wrong() -> None:
     taskset = maze(n=3, cells=4, shown=96)
     task = taskset.tasks[0]
