@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import final
 
-from tools.content import BlobStore, Image, Text
-from tools.search.hit import Query, SearchFailed
+from tools.content import BlobStore, Content, Image, Text
+from tools.search.hit import Hit, Query, SearchFailed
 from tools.search.pictures import PictureProvider
+from tools.search.published import PublishedAnswer
 from tools.search.tool import failed, numbered
 from tools.tool import Tool, ToolError, ToolResult, tool_of
 
@@ -20,13 +21,22 @@ SMALLEST = 8
 class PictureSearchTool:
     """`image_search_by_image` for one episode: `shown` are the pictures the model sees, the first is number 1.
 
-    With `whole` the tool takes no argument and asks with the first picture, the form of MMSearch-R1 and DeepEyesV2.
+    With `whole` the tool takes no argument and asks with the first picture, the form of MMSearch-R1 and DeepEyesV2;
+    with `thumbnails` it shows the pictures that were found beside their titles, as these do.
     """
 
     def __init__(
-        self, provider: PictureProvider, shown: Sequence[Image], blobs: BlobStore, *, k: int = 3, whole: bool = False
+        self,
+        provider: PictureProvider | PublishedAnswer,
+        shown: Sequence[Image],
+        blobs: BlobStore,
+        *,
+        k: int = 3,
+        whole: bool = False,
+        thumbnails: bool = False,
     ) -> None:
         self.provider, self.shown, self.blobs, self.k = provider, tuple(shown), blobs, k
+        self.thumbnails = thumbnails
         self.tool: Tool = (
             tool_of(self._whole, name="image_search", parallel_safe=True)
             if whole
@@ -49,14 +59,30 @@ class PictureSearchTool:
         asked = self.shown[image - 1]
         if box is not None:
             asked = self._cropped(asked, box)
-        self.provider.ask_with(asked)
+        if isinstance(self.provider, PictureProvider):
+            self.provider.ask_with(asked)
         try:
             hits = await self.provider.search(Query(kind="by_image", image=asked.sha256, k=self.k))
         except SearchFailed as error:
             return failed(error)
         data = {"image": asked.sha256, "hits": [hit.info["id"] for hit in hits]}
-        text = numbered(hits, 300) if hits else "Nothing was found that looks like it."
-        return ToolResult(content=(Text(text=text),), data=data)
+        if not hits:
+            return ToolResult(content=(Text(text="Nothing was found that looks like it."),), data=data)
+        if not self.thumbnails:
+            return ToolResult(content=(Text(text=numbered(hits, 300)),), data=data)
+        return ToolResult(content=tuple(self._with_thumbnails(hits)), data=data)
+
+    def _with_thumbnails(self, hits: Sequence[Hit]) -> Iterator[Content]:
+        for number, hit in enumerate(hits, start=1):
+            yield Text(text=f"{number}. {hit.title or '(no title)'}\n")
+            data = self.provider.thumbnail(hit)
+            try:
+                shown = None if data is None else self.blobs.put(data)
+            except ValueError:  # found, but in no format that models are shown
+                shown = None
+            if shown is not None:
+                yield shown
+                yield Text(text="\n")
 
     def _cropped(self, image: Image, box: list[float]) -> Image:
         inside = f"[0, 0, {image.width}, {image.height}]"

@@ -280,6 +280,10 @@ class PictureProvider:
         self._asked[image.sha256] = image
         return image.sha256
 
+    def thumbnail(self, hit: Hit) -> bytes | None:
+        """The picture of a hit, encoded."""
+        return self.index.data(hit.info["id"])
+
     async def search(self, query: Query) -> tuple[Hit, ...]:
         """See `Provider.search`."""
         if query.kind == "images":
