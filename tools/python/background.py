@@ -40,7 +40,34 @@ def in_background(work: Coroutine[Any, Any, T]) -> Future[T]:
 
 
 async def from_background(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` on the background loop and await it from any other. Cancelling the one cancels the other."""
-    if asyncio.get_running_loop() is background_loop():
+    """Run `work` on the background loop and await it from any other.
+
+    Cancelling the one cancels the other, and waits until that has ended: what it holds is in order when this returns.
+    """
+    there = background_loop()
+    if asyncio.get_running_loop() is there:
         return await work
-    return await asyncio.wrap_future(in_background(work))
+    done: Future[T] = Future()
+    tasks: list[asyncio.Task[T]] = []
+
+    def begin() -> None:
+        tasks.append(there.create_task(work))
+        tasks[0].add_done_callback(finish)
+
+    def finish(task: asyncio.Task[T]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(task.result())
+
+    there.call_soon_threadsafe(begin)
+    waiting = asyncio.wrap_future(done)
+    try:
+        return await asyncio.shield(waiting)
+    except asyncio.CancelledError:
+        there.call_soon_threadsafe(lambda: tasks[0].cancel())
+        await asyncio.wait([waiting])
+        if not waiting.cancelled():
+            waiting.exception()  # whoever asked has gone
+        raise

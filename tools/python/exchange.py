@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias, final
 
 from tools.python.inside.frames import BadFrame, Frames
-from tools.python.poller import TICK, poller
+from tools.python.poller import TICK, Poller, poller
 from tools.python.session import SessionLimits
 from tools.python.text import Kept
 
@@ -50,6 +50,7 @@ class Exchange:
         self._watch: Callable[[], Outcome | None] | None = None
 
     def __enter__(self) -> Exchange:
+        self.wire.watched_by(self.poller)
         self.poller.add(self.wire.channel.fileno(), self._on_channel)
         self.poller.add(self.wire.output, self._read_output)
         self.poller.tick(self._look)
@@ -58,8 +59,8 @@ class Exchange:
     def __exit__(self, *exception: object) -> None:
         channel = self.wire.channel.fileno()
         self.poller.untick(self._look)
-        self.poller.remove(channel)
-        self.poller.remove(self.wire.output)
+        self.poller.park(channel)
+        self.poller.park(self.wire.output)
         if self._waits_to_send:
             self.loop.remove_writer(channel)
 
@@ -172,6 +173,14 @@ class Wire:
         self.frames = Frames(max_blob=24 * 2**20)
         self.closed = False
         self._lock = threading.Lock()
+        self._poller: Poller | None = None
+
+    def watched_by(self, poller: Poller | None) -> None:
+        """From now on `poller` watches the descriptors, and no other."""
+        if self._poller is not None and self._poller is not poller:
+            self._poller.remove(self.channel.fileno())
+            self._poller.remove(self.output)
+        self._poller = poller
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the interpreter; nothing happens when it has ended. Safe from any thread."""
@@ -191,6 +200,7 @@ class Wire:
             if self.closed:
                 return
             self.closed = True
+            self.watched_by(None)
             self.channel.close()
             os.close(self.output)
             os.close(self.pidfd)

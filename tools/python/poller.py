@@ -18,26 +18,36 @@ TICK = 0.02
 @final
 class Poller:
     """An epoll that the loop watches, and a timer that runs while somebody wants it: each cell needs two descriptors
-    watched and a deadline, for a tenth of the time that asyncio's own readers and timers take."""
+    watched and a deadline, for a tenth of the time that asyncio's own readers and timers take.
+
+    A descriptor that is parked stays in the epoll until something happens to it, as the next cell will want it again.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # It must not hold the loop, whose life ends its own.
         self._epoll = select.epoll()
-        self._callbacks: dict[int, Callable[[], object]] = {}
+        self._callbacks: dict[int, Callable[[], object] | None] = {}
         self._looks: set[Callable[[], object]] = set()
         self._ticking = False
         loop.add_reader(self._epoll.fileno(), self._ready)
 
     def add(self, fd: int, callback: Callable[[], object]) -> None:
         """Call `callback` while `fd` can be read from or has ended."""
+        known = fd in self._callbacks
         self._callbacks[fd] = callback
-        self._epoll.register(fd, select.EPOLLIN)
+        if not known:
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def park(self, fd: int) -> None:
+        """No longer, for now."""
+        if fd in self._callbacks:
+            self._callbacks[fd] = None
 
     def remove(self, fd: int) -> None:
-        """No longer. Harmless for a descriptor that is not watched."""
-        if self._callbacks.pop(fd, None) is not None:
-            with contextlib.suppress(OSError):  # closed meanwhile
-                self._epoll.unregister(fd)
+        """No longer. Must come before `fd` is closed; harmless for one that is not watched, and from any thread."""
+        with contextlib.suppress(KeyError, OSError, ValueError):
+            del self._callbacks[fd]
+            self._epoll.unregister(fd)
 
     def tick(self, look: Callable[[], object]) -> None:
         """Call `look` every `TICK` seconds."""
@@ -60,7 +70,9 @@ class Poller:
     def _ready(self) -> None:
         for fd, _ in self._epoll.poll(0):
             callback = self._callbacks.get(fd)
-            if callback is not None:
+            if callback is None:
+                self.remove(fd)
+            else:
                 callback()
 
 
