@@ -31,10 +31,12 @@ def export(folder: RunFolder, to: str, out: Path, *, least: float | None = None)
     """Write the run's scored episodes to `out`; returns how many.
 
     `least` leaves out episodes whose headline score is lower; None keeps all, but for `sft` those that scored 1.
-    Raises `ConfigError` for an unknown format, and when nothing is left to write.
+    Raises `ConfigError` for an unknown format, an `out` of the wrong kind, and when nothing is left to write.
     """
     if to not in FORMATS:
         raise ConfigError(f"there is no format {to!r}", hint=f"one of {', '.join(FORMATS)}")
+    if out.exists() and out.is_dir() != (to == "atif"):
+        raise ConfigError(f"{out} is a {'folder' if out.is_dir() else 'file'}", hint="give another --out")
     least = 1.0 if least is None and to == "sft" else least
     metric = metric_of(folder)
     entries = [

@@ -83,21 +83,8 @@ def run_facts(folder: RunFolder) -> dict[str, Any]:
 
 
 def about_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Title, headline and facts of a page that shows `runs`."""
-    if len(runs) == 1:
-        return {**{key: runs[0][key] for key in ("title", "headline", "metric", "facts")}, "runs": list(runs)}
-    letters = "AB"
-    return {
-        "title": " / ".join(run["title"] for run in runs),
-        "headline": " / ".join(f"{letter}: {run['headline']}" for letter, run in zip(letters, runs, strict=False)),
-        "metric": runs[0]["metric"],
-        "facts": [
-            (f"{letter} {key}", value)
-            for letter, run in zip(letters, runs, strict=False)
-            for key, value in run["facts"]
-        ],
-        "runs": list(runs),
-    }
+    """What a page that shows `runs` is called and measures."""
+    return {"title": " / ".join(run["title"] for run in runs), "metric": runs[0]["metric"], "runs": list(runs)}
 
 
 def compared(folders: Sequence[RunFolder]) -> dict[str, Any] | None:

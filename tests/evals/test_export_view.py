@@ -133,6 +133,14 @@ def test_an_export_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "has no episode to write" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("to", "said"), [("hf", "is a folder"), ("csv", "is a folder"), ("atif", "is a file")])
+def test_an_export_never_takes_a_folder_for_a_file(
+    to: str, said: str, folder: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evals("export", folder.root, "--to", to, "--out", folder.samples if to == "atif" else folder.root) == 1
+    assert said in capsys.readouterr().err
+
+
 # ---- the page
 
 
