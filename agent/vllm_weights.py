@@ -42,7 +42,7 @@ def save_weights(model: Any, folder: str | Path) -> None:
     unfinished = _unfinished(target)
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     save_file(weights, unfinished / WEIGHTS, metadata={"format": "pt"})
-    _write(unfinished / CONFIG, {**model.config.to_dict(), SHARED: OUTPUT not in weights})
+    _write(unfinished / CONFIG, _said(model.config.to_dict(), OUTPUT not in weights))
     unfinished.rename(target)
 
 
@@ -65,10 +65,17 @@ def with_own_output(source: str | Path, folder: str | Path) -> Path:
     if index:
         names[OUTPUT] = names[embedding]
         _write(unfinished / INDEX, index)
-    _write(unfinished / CONFIG, {**_read(origin / CONFIG), SHARED: False})
+    _write(unfinished / CONFIG, _said(_read(origin / CONFIG), False))
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
     return target
+
+
+def _said(config: dict[str, Any], shared: bool) -> dict[str, Any]:
+    """A model's config with whether it shares; one that sees says it of its language model too."""
+    text = config.get("text_config")
+    inner = {"text_config": {**text, SHARED: shared}} if isinstance(text, dict) else {}
+    return {**config, **inner, SHARED: shared}
 
 
 def _unfinished(target: Path) -> Path:
