@@ -45,7 +45,7 @@ async def episode(blobs: BlobStore, photo: Image, memory: PixelMemory) -> int:
     gallery = Gallery(blobs, ImageBudget(max_pixels=512 * 512), memory=memory)
     tools = image_tools(gallery, "image_zoom_in_tool", "object_mapper", "image_rotate_tool")
     env = ToolEnv(task=Task(id="t", prompt=(user(photo),), gold=gold), tools=tools, gallery=gallery)
-    played = await rollout(env, ScriptedSampler(), limits=Limits(max_turns=None))
+    played = await rollout(env, ScriptedSampler(), limits=Limits(max_turns=None, call_timeout_s=None))
     assert played.stop == "done" and all(call.outcome == "ok" for call in played.calls), played.error
     return len(gallery)
 

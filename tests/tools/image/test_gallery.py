@@ -119,7 +119,7 @@ def test_a_refused_picture_takes_no_number():
     assert len(gallery) == 0
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(st.integers(0, 179), st.integers(0, 79), st.integers(1, 20), st.integers(1, 20))
 def test_a_zoom_shows_the_very_pixels_of_the_original(left: int, top: int, width: int, height: int):
     """200 x 100 shown of 1000 x 500: a box of at most 100 x 100 original pixels is shown pixel for pixel."""
