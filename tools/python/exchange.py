@@ -10,7 +10,7 @@ import select
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, TypeAlias, final
 
 from tools.python.inside.frames import BadFrame, Frames
@@ -207,7 +207,7 @@ class Wire:
 
 
 @contextlib.contextmanager
-def new_lines() -> Iterator[tuple[socket.socket, int, list[int]]]:
+def new_lines() -> Generator[tuple[socket.socket, int, list[int]]]:
     """A channel and an output pipe: our ends, and the two that a session is to have, which are closed afterwards.
 
     So are ours, when what is done meanwhile fails.

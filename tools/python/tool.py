@@ -173,7 +173,8 @@ class PythonTool:
         """Run code in the episode's session; what it did, and what the model must be told of the session."""
         if self._closed:
             raise RuntimeError("this PythonTool was closed with its episode")
-        for attempts_left in reversed(range(_ATTEMPTS)):
+        attempts = 0
+        while True:
             try:
                 session, note = await self._ready()
                 result = await session.execute(without_fence(code), self.timeout_s)
@@ -181,7 +182,8 @@ class PythonTool:
             except SessionDied:  # it died since the last call: what was in it is gone, and the code has not run
                 await self._give_back()
                 self._lost = True
-                if not attempts_left:
+                attempts += 1
+                if attempts == _ATTEMPTS:
                     raise
         if result.state_lost:
             await self._give_back()  # the next call gets another; this result has already told the model

@@ -139,15 +139,15 @@ def test_a_session_that_ends_while_it_is_used_says_that_it_is_gone(end: str) -> 
             "its own end": lambda session: os.kill(session.pid or 0, 9),
             "a close": lambda session: session.close(),
         }
-        for use in (lambda s: s.fork(), lambda s: s.put({"x": 1}), lambda s: s.execute("1")):  # type: ignore[reportUnknownLambdaType]
+        for name in ("fork", "put", "execute"):
             session = new()
             await session.start()
-            using = asyncio.ensure_future(use(session))  # type: ignore[reportUnknownArgumentType]
+            using = asyncio.ensure_future(OPERATIONS[name](session))
             await asyncio.sleep(0)
             if (closing := ends[end](session)) is not None:
                 await closing
             try:
-                result: Any = await using
+                result = await using
                 if isinstance(result, ZygoteSession):
                     await result.close()
             except SessionDied as error:

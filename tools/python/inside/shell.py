@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from _signal import getsignal as handler_of  # signal's own tries, and fails, to make an enum of every handler
+from importlib import import_module
 from types import FrameType
 from typing import Any, TextIO, cast
 
@@ -28,6 +28,8 @@ MAX_TEXT = 131_072
 """Characters of a value or a traceback. Two of that length fit into a frame, where one may take 12 bytes."""
 SEED = 0
 """What a zygote is seeded with before it forks."""
+handler_of: Any = import_module("_signal").getsignal
+"""signal's own tries, and mostly fails, to make an enum of it."""
 _PNG_LIMIT = 1_000_000
 _TEXT_ONLY = frozenset({int, float, complex, bool, str, bytes, list, tuple, dict, set, frozenset})
 _AS_REPR = cast("Any", pretty)._type_pprinters[int]  # how IPython shows a type that has no form of its own
