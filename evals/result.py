@@ -218,11 +218,15 @@ def summary(result: EvalResult, about: Mapping[str, Any]) -> str:
 def write_atomic(path: Path, text: str) -> None:
     """Replace `path` in one step: a reader meets the old file or the new one, never half."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -279,6 +279,7 @@ def test_a_full_disk_ends_the_run_with_2_and_room_lets_it_go_on(tmp_path: Path) 
         assert full.returncode == 2, full.stderr
         assert "cannot be written: File too large" in full.stderr and "Traceback" not in full.stderr
         kept = (out / "samples.jsonl").read_bytes()
+        assert not list(out.glob("*.part"))
         assert 0 < len(kept) <= 30_000 and kept.endswith(b"\n")
         again = subprocess.run(command(tmp_path, server.url, out), cwd=ROOT, capture_output=True, text=True)
         assert again.returncode == 0, again.stderr
