@@ -88,8 +88,9 @@ class TransformersEngine:
         """See `Engine.generate`. Raises `ConfigError` for a prompt that is empty or too long."""
         if not 0 < len(request.prompt) < self.max_context:
             raise ConfigError(f"a prompt of {len(request.prompt)} tokens does not fit a context of {self.max_context}")
-        if request.images and self.vision is None:
-            raise ConfigError("this model reads text only, and the prompt holds a picture")
+        if request.images:
+            # Before it joins a batch: a picture that cannot be read ends its own episode alone.
+            await asyncio.to_thread(self._read, request)
         loop = asyncio.get_running_loop()
         row = _Row(request=request, loop=loop, future=loop.create_future(), on_ids=on_ids)
         with self._arrived:
@@ -178,7 +179,8 @@ class TransformersEngine:
     def _generate(self, batch: list[_Row]) -> None:
         """Sample every row to its end. When half of the rows have ended, the others go on without them."""
         ids, attention = _padded(batch, self.model.device)
-        ids = self._without_strays(batch, ids)
+        if self.vision is not None:
+            ids = self.vision.without_strays(ids, [(row.request.prompt, row.request.images) for row in batch])
         sampling = _Sampling(batch, self.tokenizer, self.model.device)
         rows = batch
         # A recurrent state cannot be taken apart by rows.
@@ -234,22 +236,18 @@ class TransformersEngine:
     def _unwrapped(self) -> Any:
         return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
 
+    def _read(self, request: Request) -> None:
+        """Have the pixels of a request's pictures. Raises `ValueError` where one cannot be read."""
+        if self.vision is None:
+            raise ConfigError("this model reads text only, and the prompt holds a picture")
+        for image in request.images:
+            self.vision.pixels(image)
+
     def _sight(self, rows: Sequence[_Row], ids: torch.Tensor) -> dict[str, Any]:
         """What the model is given beside the ids, so that it sees each row's pictures."""
         if self.vision is None:
             return {}
         return self.vision.inputs(self._unwrapped, [row.request.images for row in rows], ids)
-
-    def _without_strays(self, rows: Sequence[_Row], ids: torch.Tensor) -> torch.Tensor:
-        """The ids as the model is given them: a placeholder that it sampled itself stands for no picture."""
-        if self.vision is None or not bool((ids == self.vision.placeholder).any()):
-            return ids
-        kept = torch.zeros_like(ids, dtype=torch.bool)
-        for index, row in enumerate(rows):
-            start = ids.shape[1] - len(row.request.prompt)
-            for place in self.vision.places(row.request.prompt, row.request.images):
-                kept[index, start + place] = True
-        return ids.masked_fill((ids == self.vision.placeholder) & ~kept, self.vision.neutral)
 
     def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         if self.autocast is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, lru_cache
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 """What a model folder says about pictures beside its configuration."""
+
+OLDEST = "5.19"
+"""The first transformers whose models take features in place of pixels."""
 
 Key: TypeAlias = tuple[str, Size]
 
@@ -96,6 +100,22 @@ class Vision:
             here = (at for at in range(image.position, len(ids)) if ids[at] == self.placeholder)
             found += islice(here, self.count(image.shown_size))
         return found
+
+    def without_strays(self, ids_BT: Tensor, rows: Sequence[tuple[Sequence[int], Sequence[PlacedImage]]]) -> Tensor:
+        """Prompts, padded on the left, as the model is given them: a placeholder that it sampled itself becomes neutral.
+
+        `rows` holds the ids and the pictures of each.
+        """
+        import torch
+
+        stray = ids_BT == self.placeholder
+        if not bool(stray.any()):
+            return ids_BT
+        for index, (ids, images) in enumerate(rows):
+            start = ids_BT.shape[1] - len(ids)
+            places = [start + place for place in self.places(ids, images)]
+            stray[index, torch.tensor(places, dtype=torch.long)] = False
+        return ids_BT.masked_fill(stray, self.neutral)
 
     def unexpanded(self, ids: Sequence[int], images: Sequence[PlacedImage]) -> tuple[int, ...]:
         """The prompt as a server takes it that expands pictures itself. Raises `ConfigError` for a family for which
@@ -236,6 +256,8 @@ def vision_of(spec: str, tokenizer: Any, blobs: BlobStore | None = None) -> Visi
     Image processors are transformers' PIL ones, whether torchvision is there or not: the same pixels everywhere.
     Raises `ConfigError` for a model that sees and comes without an image processor.
     """
+    import transformers
+    from packaging.version import Version
     from transformers import AutoConfig, AutoImageProcessor
 
     from agent.adapters import base_of
@@ -250,6 +272,10 @@ def vision_of(spec: str, tokenizer: Any, blobs: BlobStore | None = None) -> Visi
     config = AutoConfig.from_pretrained(source, local_files_only=local)
     if config.model_type not in EYES:
         return None
+    if Version(transformers.__version__) < Version(OLDEST):
+        raise ConfigError(
+            f"the model {spec} sees, which takes transformers {OLDEST} or newer, and {transformers.__version__} is here"
+        )
     try:
         processor = AutoImageProcessor.from_pretrained(source, local_files_only=local, backend="pil")
     except (OSError, ValueError, ImportError) as error:
@@ -288,28 +314,32 @@ def select_rows(model: Any, rows: Any) -> None:
 
 @final
 class _Kept:
-    """The last things used, up to a number of bytes."""
+    """The last things used, up to a number of bytes; for several threads."""
 
     def __init__(self, memory: int) -> None:
         self.memory = memory
+        self._lock = threading.Lock()
         self._held: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
         self._size = 0
 
     def get(self, key: Key) -> Any:
-        if key not in self._held:
-            return None
-        self._held.move_to_end(key)
-        return self._held[key][0]
+        with self._lock:
+            if key not in self._held:
+                return None
+            self._held.move_to_end(key)
+            return self._held[key][0]
 
     def put(self, key: Key, value: Any, size: int) -> None:
-        self._held[key] = value, size
-        self._size += size
-        while self._size > self.memory and len(self._held) > 1:
-            self._size -= self._held.popitem(last=False)[1][1]
+        with self._lock:
+            self._size += size - self._held.pop(key, (None, 0))[1]
+            self._held[key] = value, size
+            while self._size > self.memory and len(self._held) > 1:
+                self._size -= self._held.popitem(last=False)[1][1]
 
     def clear(self) -> None:
-        self._held.clear()
-        self._size = 0
+        with self._lock:
+            self._held.clear()
+            self._size = 0
 
 
 def _key(image: PlacedImage) -> Key:

@@ -181,6 +181,24 @@ def test_placeholders_that_the_model_sampled_show_it_no_picture(family: str) -> 
     assert stray.token_ids == neutral.token_ids
 
 
+def test_a_picture_that_cannot_be_read_ends_its_own_episode_alone() -> None:
+    _, tokenizer, vision = seen("idefics3")
+    lost = BlobStore().put_image(Pillow.new("RGB", (9, 9)))
+    engine = TransformersEngine(*seen("idefics3")[:2], vision=vision)
+    sampler = TokenSampler(Renderer(tokenizer, dialect_named("hermes"), vision=vision), engine)
+
+    async def play() -> Any:
+        worlds = [ToolEnv(task=Task(id=str(i), prompt=(user(p),))) for i, p in enumerate((shade(0), lost, shade(1)))]
+        return await asyncio.gather(*(rollout(world, sampler, SamplingParams(max_tokens=3)) for world in worlds))
+
+    try:
+        first, broken, last = asyncio.run(play())
+    finally:
+        engine.close()
+    assert broken.error is not None and f"the picture {lost.sha256[:12]} is in no blob store" in broken.error
+    assert first.error is None and last.error is None
+
+
 def test_an_engine_without_eyes_refuses_a_prompt_with_a_picture() -> None:
     model, tokenizer, vision = seen("idefics3")
     delta = Renderer(tokenizer, dialect_named("hermes"), vision=vision).start([user(shade(0))], ())
