@@ -32,13 +32,13 @@ def photographs(folder: Path, count: int) -> tuple[BlobStore, list[Image]]:
     return blobs, [blobs.put(data + number.to_bytes(2, "big")) for number in range(count)]
 
 
-async def episode(blobs: BlobStore, photo: Image, memory: PixelMemory) -> int:
-    """Two zooms, a drawing and a turn; how many pictures there are in the end."""
+async def episode(blobs: BlobStore, photo: Image, memory: PixelMemory, turned: bool) -> int:
+    """Two zooms, a drawing and, in some, a turn at full resolution; how many pictures there are in the end."""
     arguments = [
         ("image_zoom_in_tool", {"bbox_2d": [100, 100, 200, 160]}),
         ("image_zoom_in_tool", {"bbox_2d": [0, 0, 400, 300]}),
         ("object_mapper", {"items": [{"index": 1, "bbox_2d": [10, 10, 90, 90], "label": "a"}]}),
-        ("image_rotate_tool", {"angle": 180}),
+        *([("image_rotate_tool", {"angle": 180})] if turned else []),
     ]
     calls = [ToolCall(id=str(i), name=name, raw="", arguments=given) for i, (name, given) in enumerate(arguments)]
     gold = (*(assistant(tool_calls=[call]) for call in calls), assistant("done"))
@@ -55,7 +55,7 @@ async def main(folder: Path, count: int, most: int) -> None:
     memory = PixelMemory(most * 2**20)
     PIL.Image.init()
     before = megabytes("VmRSS")
-    pictures = await asyncio.gather(*(episode(blobs, photo, memory) for photo in photos))
+    pictures = await asyncio.gather(*(episode(blobs, p, memory, i % 8 == 0) for i, p in enumerate(photos)))
     grown = megabytes("VmHWM") - before
     print(json.dumps({"pictures": sum(pictures), "grown": grown, "held": memory.peak // 2**20}))
 
