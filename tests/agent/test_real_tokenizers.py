@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import struct
 from functools import cache
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from family_tokenizers import CL100K, QWEN, SPECIAL, TAGS, published_template
 
 from agent.dialects import dialect_named
 from agent.renderer import Renderer
+from agent.words import by_words, cuts_before_spaces
 from envs import user
 
 pytestmark = pytest.mark.slow
@@ -126,3 +128,32 @@ def test_on_a_real_vocabulary_words_never_become_control_tokens_and_come_back(fa
         counted = [sum(i in renderer.encoder.numbers for i in found) for found in (ids, plain)]
         assert counted[0] == counted[1]
         assert (text.strip() if family == "llama3.1" else text) in tokenizer.decode(list(ids))
+
+
+@pytest.mark.parametrize("family", sorted(SOURCES))
+def test_words_that_are_looked_up_have_the_ids_of_the_whole_text(family: str) -> None:
+    backend = real_tokenizer(family).backend_tokenizer
+    backend.encode_special_tokens = True
+    assert cuts_before_spaces(backend)
+    encode, draw = by_words(backend), random.Random(0)
+    pieces = [
+        " ",
+        " ",
+        "  ",
+        "\n",
+        "\r\n",
+        "\t",
+        "\u3000",
+        "\u00a0",
+        "a",
+        "Foo's",
+        "'ll",
+        "É",
+        "e\u0301",
+        "\u0301",
+        "你好",
+    ]
+    pieces += ["🙂", "привет", "١٢", "12345", ".", "...", "//", "_", "x,", "(z", "<think>", "<|im_end|>", '{"a": 1}']
+    for _ in range(1000):
+        text = "".join(draw.choices(pieces, k=draw.randint(1, 40)))
+        assert list(encode(text)) == backend.encode(text, add_special_tokens=False).ids
