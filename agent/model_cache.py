@@ -5,27 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+from tools.cache import cache_root
 from tools.errors import ConfigError
 
 TEMPLATE = Path(__file__).parent / "templates" / "chatml_hermes.jinja"
 """ChatML with Hermes calls; saved in every folder we make, so that vLLM and TRL render a conversation as we do."""
 FACTS = "toolweave.json"
 """What a model folder says about itself: its dialect, where it came from."""
-
-
-def cache_root() -> Path:
-    """`$TOOLWEAVE_CACHE`, or the user's cache directory."""
-    import platformdirs
-
-    chosen = os.environ.get("TOOLWEAVE_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("toolweave"))
 
 
 def cached_folder(name: str, recipe: object, build: Callable[[Path], None]) -> Path:

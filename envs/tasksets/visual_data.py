@@ -3,7 +3,7 @@
 Each reads the rows its paper's data has, gives the tools its paper has and pays its paper's reward. The columns are
 from the projects' code and cards: none of these has ever read a real file. Papers judge free answers with a language
 model; here an answer is right where it is equal, as text or as a number, and `evals run --judge` judges beside it.
-There are no gold messages: the data has none.
+There are no gold messages: the data has none. The pictures of the rows that are asked for are kept in the cache, once.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from envs.rewards.visual import (
 from envs.row_pictures import images_of, placed
 from envs.rows import Row, read_rows
 from envs.rubric import RewardFn, Rubric
-from envs.scenes.drawn import passing_store
 from envs.scoring import boxed, exact_match, parse_number, relaxed_equal, routes, same_number, tagged
 from envs.task import Task, Taskset
 from envs.trajectory import Trajectory
+from tools.cache import image_store
 from tools.content import BlobStore
 from tools.errors import ConfigError
 from tools.image import DEEPEYES, UV_COT, Gallery, ImageBudget, image_tools
@@ -248,7 +248,7 @@ def _taskset(
     main: dict[str, tuple[RewardFn, float]],
     answers: Callable[[str], str | None] = tagged,
 ) -> Taskset:
-    store, budget = passing_store(), ImageBudget(max_pixels=shown * shown, max_side=shown)
+    store, budget = image_store(), ImageBudget(max_pixels=shown * shown, max_side=shown)
     if n is not None and n < 1:
         raise ConfigError(f"n is {n}; a taskset needs at least 1 task")
     tasks = list(_first(n, _rows(data), read, store))

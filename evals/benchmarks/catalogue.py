@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-from agent.model_cache import cache_root
 from envs.task import Taskset
 from evals.benchmarks.adapter import Benchmark, Tools, load, source_of
 from evals.benchmarks.images import IMAGES
 from evals.benchmarks.text import TEXT
 from evals.benchmarks.video import VIDEO
-from tools.content import BlobStore
+from tools.cache import image_store
 
 BENCHMARKS: dict[str, Benchmark] = {spec.name: spec for spec in (*TEXT, *IMAGES, *VIDEO)}
 
@@ -19,11 +17,6 @@ READ_FOR_REAL: frozenset[str] = frozenset()
 """Names whose adapter has read its published file; the others were written from cards and other projects' loaders."""
 
 NEVER_READ = "never read a real file"
-
-
-def image_store() -> BlobStore:
-    """Where pictures of data sets are kept between runs: `images` in the cache."""
-    return BlobStore(Path(cache_root()) / "images")
 
 
 def line_of(spec: Benchmark) -> str:

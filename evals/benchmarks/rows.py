@@ -12,8 +12,8 @@ from envs.rows import Row
 from envs.scoring import anls, exact_match, math_equal, relaxed_equal, same_number, token_f1
 from envs.task import Task, Taskset
 from evals.benchmarks.adapter import Benchmark, Reading, Record, Score, Tools, load, row_id
-from evals.benchmarks.catalogue import image_store
 from evals.benchmarks.images import letter_of
+from tools.cache import image_store
 from tools.errors import ConfigError
 
 Metric: TypeAlias = Literal["exact", "f1", "anls", "math", "number", "relaxed"]

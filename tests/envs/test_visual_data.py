@@ -24,6 +24,12 @@ pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of data sets are kept in the cache: in these tests, in a folder that goes."""
+    monkeypatch.setenv("TOOLWEAVE_CACHE", str(tmp_path / "cache"))
+
+
 def png(width: int = 400, height: int = 300) -> bytes:
     file = io.BytesIO()
     PIL.Image.radial_gradient("L").resize((width, height)).convert("RGB").save(file, "PNG")
