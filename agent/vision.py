@@ -102,7 +102,7 @@ class Vision:
         return found
 
     def without_strays(self, ids_BT: Tensor, rows: Sequence[tuple[Sequence[int], Sequence[PlacedImage]]]) -> Tensor:
-        """Prompts, padded on the left, as the model is given them: a placeholder that it sampled itself becomes neutral.
+        """Prompts, padded on the left, as the model is given them: placeholders that it sampled itself become neutral.
 
         `rows` holds the ids and the pictures of each.
         """
