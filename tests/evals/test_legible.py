@@ -13,7 +13,7 @@ from evals.legible import MOST, legibility, note_on
 from tools import ConfigError
 from tools.image.ocr import Words
 
-DIALS = {"size": "400x320", "shown": 40, "letters": "0", "length": 1, "photos": "none"}
+DIALS = {"size": "640x480", "shown": 64, "letters": "0", "length": 1, "photos": "none"}
 
 
 class Ink:
