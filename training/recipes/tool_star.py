@@ -18,7 +18,8 @@ Differences from the paper, in the paper preset:
 - Whether an episode is well-formed is read from its record: an answer, and no malformed call.
 
 The smoke preset shows that every part runs, not that anything is learned: SmolLM2-135M on questions that take two
-searches and a subtraction. Cost: 10 minutes on 2 quiet CPU cores, 4 GB of memory.
+searches and a subtraction. It needs the offline world (`python -m tools.search world`, once). Cost: 4 CPU-minutes for
+the cold start alone; 3 GB of memory for each training stage.
 """
 
 from __future__ import annotations
