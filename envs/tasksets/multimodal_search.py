@@ -56,7 +56,7 @@ SURE = 0.01
 
 def multimodal_search(
     split: Split = "train",
-    n: int = 200,
+    n: int | None = None,
     seed: int = 0,
     search: str = "local:countries",
     replies: str | None = None,
@@ -68,7 +68,7 @@ def multimodal_search(
 
     Args:
         split: `train`, `val` or `test`; they are about different countries.
-        n: How many tasks. The first tasks are the same for every `n`.
+        n: How many tasks; by default 200, or all where there are fewer. The first are the same for every `n`.
         seed: Another seed gives other questions of the same split.
         search: Where words are searched: `local:countries`, a file.index, `retriever=URL`, ...
         replies: A file that records what the providers answer.
@@ -78,7 +78,7 @@ def multimodal_search(
     """
     if split not in get_args(Split):
         raise ConfigError(f"split is {split!r}; it must be one of {', '.join(get_args(Split))}")
-    if n < 1:
+    if n is not None and n < 1:
         raise ConfigError(f"n is {n}; a taskset needs at least 1 task")
     words = provider_for(search, replies, mode)
     blobs = BlobStore(world_folder() / "blobs")
@@ -94,10 +94,14 @@ def multimodal_search(
     stem = f"flags-{split}-s{seed}"
     tasks: list[Task] = []
     seen: set[tuple[str, str]] = set()
-    for index in range(n):
-        rng = random.Random(derive_seed(stem, index))
-        country, fact = _draw(rng, asked, seen, stem)
-        tasks.append(_task(f"{stem}-{index}", country, fact, blobs, whole))
+    for index in range(200 if n is None else n):
+        drawn = _draw(random.Random(derive_seed(stem, index)), asked, seen)
+        if drawn is not None:
+            tasks.append(_task(f"{stem}-{index}", *drawn, blobs, whole))
+        elif n is None:
+            break
+        else:
+            raise ConfigError(f"{stem} runs out of new questions after {index}", hint="ask for a smaller n")
     return Taskset(name="multimodal_search", tasks=tasks, env=env, rubric=_rubric(reward), blobs=blobs)
 
 
@@ -126,14 +130,15 @@ def _rubric(reward: str) -> Rubric:
     )
 
 
-def _draw(rng: random.Random, asked: list[Country], seen: set[tuple[str, str]], stem: str) -> tuple[Country, Fact]:
+def _draw(rng: random.Random, asked: list[Country], seen: set[tuple[str, str]]) -> tuple[Country, Fact] | None:
+    """A question that is new and whose fact is found; None where there is none left."""
     for _ in range(500):
         country, fact = rng.choice(asked), rng.choice(FACTS)
         key = (country.code, fact.place[1])
         if key not in seen and fact.place[1] in country.values and _is_found(country, fact):
             seen.add(key)
             return country, fact
-    raise ConfigError(f"{stem} runs out of new questions after {len(seen)}", hint="ask for a smaller n")
+    return None
 
 
 def _is_found(country: Country, fact: Fact) -> bool:

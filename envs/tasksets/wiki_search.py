@@ -176,7 +176,7 @@ class Question:
 
 def wiki_search(
     split: Split = "train",
-    n: int = 400,
+    n: int | None = None,
     kind: Hops = "all",
     seed: int = 0,
     search: str = "local:countries",
@@ -191,7 +191,7 @@ def wiki_search(
 
     Args:
         split: `train`, `val` or `test`; they are about different countries.
-        n: How many tasks. The first tasks are the same for every `n`.
+        n: How many tasks; by default 400, or all where there are fewer. The first are the same for every `n`.
         kind: `one_hop`, `two_hops`, `comparison`, `unanswerable`, or all in turn; with `python` also `computed`.
         seed: Another seed gives other questions of the same split.
         search: Where the tool searches: `local:countries`, a file.index, `retriever=URL`, `ddgs`, ...
@@ -208,7 +208,7 @@ def wiki_search(
         raise ConfigError("questions of the kind computed need a Python tool", hint="python=true")
     if reward != "correct" and form != "tags":
         raise ConfigError(f"the reward {reward} reads answers in tags", hint="form=tags")
-    if n < 1:
+    if n is not None and n < 1:
         raise ConfigError(f"n is {n}; a taskset needs at least 1 task")
     provider = provider_for(search, replies, mode)
 
@@ -318,18 +318,23 @@ def _countries(index: LocalIndex) -> tuple[Country, ...]:
     )
 
 
-def _questions(stem: str, split: Split, kinds: Sequence[Hops], n: int) -> Iterator[Question]:
-    """`n` different questions; question `i` depends on `stem`, `i` and the questions before it, never on `n`."""
+def _questions(stem: str, split: Split, kinds: Sequence[Hops], n: int | None) -> Iterator[Question]:
+    """`n` different questions; question `i` depends on `stem`, `i` and the questions before it, never on `n`.
+
+    By default 400, or as many as are found.
+    """
     index = world_index("countries")
     asked = [country for country in countries() if split_of(country) == split]
     seen: set[str] = set()
-    for number in range(n):
+    for number in range(400 if n is None else n):
         rng = random.Random(derive_seed(stem, number))
         for _ in range(200):
             question = _draw(rng, kinds[number % len(kinds)], asked)
             if question is not None and question.text not in seen and _is_found(index, question):
                 break
         else:
+            if n is None:
+                return
             raise ConfigError(f"{stem} runs out of new questions after {number}", hint="ask for a smaller n")
         seen.add(question.text)
         yield question

@@ -146,6 +146,18 @@ def test_answering_without_a_search_scores_at_chance() -> None:
     assert 0.2 < sum(scores["comparison"]) / len(scores["comparison"]) < 0.8
 
 
+def test_always_saying_unknown_is_right_only_where_nothing_is_known() -> None:
+    for episode in played(questions(n=16), lambda task: [assistant("Answer: unknown")]):
+        assert episode.reward == float(episode.task.info["kind"] == "unanswerable")
+
+
+def test_without_a_number_there_are_as_many_questions_as_are_found() -> None:
+    few = find_taskset("wiki_search", {"split": "val", "kind": "unanswerable"}).tasks
+    assert 0 < len(few) < 400
+    with pytest.raises(ConfigError, match=f"runs out of new questions after {len(few)}"):
+        find_taskset("wiki_search", {"split": "val", "kind": "unanswerable", "n": len(few) + 1})
+
+
 def test_a_replayed_run_is_the_same_run_and_asks_nobody(tmp_path: Path) -> None:
     replies = str(tmp_path / "replies.db")
     recorded = played(questions(replies=replies, mode="record"))

@@ -15,6 +15,7 @@ from typing import Any, final
 from urllib.parse import urljoin
 
 import httpcore2
+import httpx2
 
 from tools.record import record
 from tools.search.guard import NetworkPolicy, PublicInternet, problem_with_url
@@ -91,14 +92,24 @@ class Fetcher:
 
     async def _follow(self, url: str) -> Fetched:
         for _ in range(self.limits.max_redirects + 1):
-            problem = problem_with_url(url, self.policy.ports)
-            if problem is not None:
-                raise SearchFailed("refused", f"{_shown(url)} was not opened: {problem}")
+            url = self._fit(url)
             answer = await self._once(url)
             if isinstance(answer, Fetched):
                 return answer
             url = answer
         raise SearchFailed("bad_reply", f"{_shown(url)}: more than {self.limits.max_redirects} redirects")
+
+    def _fit(self, url: str) -> str:
+        """The address in ASCII, judged as it was written and as it will be asked for: `ⓛocalhost` is `localhost`."""
+        problem = problem_with_url(url, self.policy.ports)
+        try:
+            plain = url if problem is not None else str(httpx2.URL(url))
+        except (httpx2.InvalidURL, UnicodeError):
+            problem, plain = "the address cannot be read", url
+        problem = problem or problem_with_url(plain, self.policy.ports)
+        if problem is not None:
+            raise SearchFailed("refused", f"{_shown(url)} was not opened: {problem}")
+        return plain
 
     async def _once(self, url: str) -> Fetched | str:
         """The page, or where it says it has moved."""

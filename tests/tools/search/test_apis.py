@@ -146,21 +146,40 @@ def test_a_truncated_reply_is_tried_again_and_then_a_failure(service: str, site:
     assert caught.value.failure == "unavailable" and len(server.seen) == 2
 
 
+@pytest.mark.parametrize("service", ALL)
 @pytest.mark.parametrize(("status", "kind"), [(429, "rate_limited"), (500, "unavailable"), (503, "unavailable")])
-def test_a_busy_service_is_asked_again(status: int, kind: str, site: Any, answers: Any, asked: Any) -> None:
+def test_a_busy_service_is_asked_again(
+    service: str, status: int, kind: str, site: Any, answers: Any, asked: Any
+) -> None:
     left, lock = [2], threading.Lock()
 
     def busy_twice(handler: Any) -> None:
         with lock:
             left[0] -= 1
             busy = left[0] >= 0
-        answers("busy", status)(handler) if busy else answers(json.dumps(GOOD["serper"]))(handler)
+        answers("busy", status)(handler) if busy else answers(json.dumps(GOOD[service]))(handler)
 
     server = site(default=busy_twice)
-    assert len(asked("serper", server)) == 2 and len(server.seen) == 3
+    assert len(asked(service, server)) == 2 and len(server.seen) == 3
     with pytest.raises(SearchFailed) as caught:
-        asked("serper", site(default=answers("busy", status)), tries=2)
+        asked(service, site(default=answers("busy", status)), tries=2)
     assert caught.value.failure == kind
+
+
+@pytest.mark.parametrize("service", ALL)
+def test_a_service_that_is_silent_is_given_up(service: str, site: Any, asked: Any) -> None:
+    over = threading.Event()
+    server = site(default=lambda handler: over.wait(60))
+    with pytest.raises(SearchFailed) as caught:
+        asked(service, server, tries=1, timeout_s=0.2)
+    over.set()
+    assert caught.value.failure == "unavailable" and "cannot be reached" in str(caught.value)
+
+
+def test_how_long_a_service_asks_to_be_left_alone_is_told(site: Any, answers: Any, asked: Any) -> None:
+    with pytest.raises(SearchFailed) as caught:
+        asked("serper", site(default=answers("busy", 429, retry_after="7")), tries=1)
+    assert caught.value.retry_after_s == 7.0
 
 
 def test_a_refusal_is_not_asked_again(site: Any, answers: Any, asked: Any) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from tools.search.extract import page_of
 from tools.search.fetch import Fetched, Fetcher
+from tools.search.guard import is_public
 from tools.search.hit import SearchFailed
 
 PAGE = """<html><head><title>Rivers &amp; lakes</title><script>evil()</script></head><body><nav>menu</nav>
@@ -43,6 +44,16 @@ def test_a_page_comes_back_as_its_main_text(site: Any, answers: Any, fetcher_for
         assert "The Elbe is 1,094 km long." in page.text and "North Sea" in page.text
         assert "evil" not in page.text and "menu" not in page.text
     assert "cookie" not in here.headers[0] and "authorization" not in here.headers[0]
+
+
+@pytest.mark.parametrize("path", ["straße?name=Köln", "%E2%82%AC/100%", "a'b(c)"])
+def test_addresses_with_letters_beyond_ascii_are_asked_for_as_the_web_writes_them(
+    path: str, site: Any, answers: Any, fetcher_for: Any
+) -> None:
+    here = site(default=answers("<p>here</p>"))
+    with fetcher_for(here, {"xn--mnchen-3ya.example": ["127.0.0.1"]}) as (fetcher, _):
+        assert fetched(fetcher, f"http://münchen.example:{here.port}/{path}").body == b"<p>here</p>"
+    assert here.seen[0].isascii()
 
 
 def test_redirects_are_followed_and_the_last_address_is_told(site: Any, answers: Any, fetcher_for: Any) -> None:
@@ -88,6 +99,88 @@ def test_users_reach_no_server_of_their_own_machine(site: Any, answers: Any) -> 
         fetcher = Fetcher()
         fetcher.policy.ports = frozenset({here.port})  # the port alone opens nothing
         assert failure(fetcher, f"http://{host}:{here.port}/").failure == "refused"
+    assert here.seen == []
+
+
+class Public:
+    """The verdict that users have, with names that lead where the test says."""
+
+    names: Mapping[str, Sequence[str]] = {
+        "internal.example": ["127.0.0.1"],
+        "mixed.example": ["93.184.216.34", "127.0.0.1"],
+        "mapped.example": ["::ffff:127.0.0.1"],
+        "metadata.example": ["169.254.169.254"],
+        "localhost": ["127.0.0.1", "::1"],
+        "ⓛocalhost": ["127.0.0.1"],
+    }
+
+    def __init__(self, port: int) -> None:
+        self.ports = frozenset({80, 443, port})
+
+    async def resolve(self, host: str, port: int) -> Sequence[str]:
+        return self.names.get(host, ["127.0.0.1"])  # whatever else is looked up leads home
+
+    def allows(self, address: str) -> bool:
+        return is_public(address)
+
+
+ATTEMPTS = [
+    "http://127.0.0.1:{port}/",
+    "http://127.0.0.2:{port}/",
+    "http://localhost:{port}/",
+    "http://LOCALHOST:{port}/",
+    "http://localhost.:{port}/",
+    "http://0.0.0.0:{port}/",
+    "http://0:{port}/",
+    "http://[::]:{port}/",
+    "http://[::1]:{port}/",
+    "http://[0:0:0:0:0:0:0:1]:{port}/",
+    "http://[::ffff:127.0.0.1]:{port}/",
+    "http://[::ffff:7f00:1]:{port}/",
+    "http://[64:ff9b::7f00:1]:{port}/",
+    "http://[2002:7f00:1::]:{port}/",
+    "http://[fe80::1%25lo]:{port}/",
+    "http://2130706433:{port}/",
+    "http://0x7f000001:{port}/",
+    "http://017700000001:{port}/",
+    "http://0177.0.0.1:{port}/",
+    "http://0x7f.0.0.1:{port}/",
+    "http://127.1:{port}/",
+    "http://127.0.1:{port}/",
+    "http://127.0.0.1.:{port}/",
+    "http://internal.example:{port}/",
+    "http://mixed.example:{port}/",
+    "http://mapped.example:{port}/",
+    "http://metadata.example:{port}/",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://[fd00:ec2::254]/latest/",
+    "http://10.0.0.1:{port}/",
+    "http://192.168.0.1:{port}/",
+    "http://user@127.0.0.1:{port}/",
+    "http://good.example:pw@127.0.0.1:{port}/",
+    "http://good.example@127.0.0.1:{port}/",
+    "http://127.0.0.1:{port}\\@good.example/",
+    "http://good.example#@127.0.0.1:{port}/",
+    "http://①②⑦.⓪.⓪.①:{port}/",
+    "http://ⓛocalhost:{port}/",
+    "http://127。0。0。1:{port}/",
+    "file:///etc/passwd",
+    "file://127.0.0.1/etc/passwd",
+    "gopher://127.0.0.1:{port}/",
+    "ftp://127.0.0.1:{port}/",
+    "dict://127.0.0.1:{port}/",
+    "data:text/html,secret",
+    "jar:http://127.0.0.1:{port}/!/",
+    "//127.0.0.1:{port}/",
+    "http:127.0.0.1:{port}",
+]
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_no_attempt_reaches_a_server_of_this_machine(attempt: str, site: Any, answers: Any) -> None:
+    here = site(default=answers("secret"))
+    fetcher = Fetcher(Public(here.port))
+    assert failure(fetcher, attempt.format(port=here.port)).failure == "refused"
     assert here.seen == []
 
 
