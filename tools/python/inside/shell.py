@@ -189,7 +189,8 @@ def without_traits(owner: object, *names: str) -> None:
     A short cell reads them seventy times, and a trait is a function in Python: half of the time of the cell.
     """
     for name in names:
-        setattr(type(owner), name, getattr(owner, name))
+        if hasattr(owner, name):  # not every IPython has all of them
+            setattr(type(owner), name, getattr(owner, name))
 
 
 class Interpreter:
