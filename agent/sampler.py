@@ -39,13 +39,8 @@ class SamplingParams:
             raise ConfigError(f"top_k is {self.top_k}; it must be 0 (keep all) or more")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
-        if self.thinking_budget is not None and not 0 < self.thinking_budget < self.max_tokens:
-            raise ConfigError(
-                f"thinking_budget is {self.thinking_budget}; it must be 1 or more and leave room within max_tokens "
-                f"({self.max_tokens}) for the answer"
-            )
-        if self.last_thought and self.thinking_budget is None:
-            raise ConfigError("last_thought is said when a thinking_budget is spent, and there is none")
+        if self.thinking_budget is not None and self.thinking_budget < 1:
+            raise ConfigError(f"thinking_budget is {self.thinking_budget}; it must be 1 or more, or none for no limit")
 
     def within(self, tokens: int | None) -> SamplingParams:
         """The same with at most `tokens` for an action; None is no limit."""

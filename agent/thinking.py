@@ -10,6 +10,7 @@ from agent.renderer import Delta, Renderer
 from agent.sampler import SamplingParams
 from envs.seed import derive_seed
 from envs.trajectory import Trajectory
+from tools.errors import ConfigError
 from tools.record import record
 
 
@@ -38,9 +39,20 @@ class Limited:
 def limit_of(
     renderer: Renderer, params: SamplingParams, so_far: Trajectory, delta: Delta, begun: Sequence[int]
 ) -> Limit | None:
-    """The limit on the next action, which is made to begin with `begun`; None where there is none."""
+    """The limit on the next action, which is made to begin with `begun`; None where there is none.
+
+    Raises `ConfigError` where no answer would ever follow, or where `last_thought` would never be said.
+    """
     if params.thinking_budget is None:
+        if params.last_thought:
+            raise ConfigError("last_thought is said when a thinking_budget is spent, and there is none")
         return None
+    if params.thinking_budget >= params.max_tokens:
+        raise ConfigError(
+            f"the thinking_budget of {params.thinking_budget} leaves no room for an answer within max_tokens, "
+            f"{params.max_tokens}",
+            hint="raise max_tokens",
+        )
     thought, encoder = renderer.dialect.thought, renderer.encoder
 
     def is_open(ids: Sequence[int]) -> bool:

@@ -261,10 +261,15 @@ def test_a_limit_on_tokens_that_leaves_no_answer_ends_the_action_in_its_thinking
 
 
 def test_a_budget_that_cannot_be_kept_is_refused() -> None:
-    with pytest.raises(ConfigError, match="thinking_budget is 600; it must be 1 or more and leave room"):
-        SamplingParams(max_tokens=512, thinking_budget=600)
+    renderer = renderer_of("qwen3", "hermes")
+    engine = Playing(renderer, (), (), ())
+    with pytest.raises(ConfigError, match="the thinking_budget of 600 leaves no room for an answer within max_tokens"):
+        play(renderer, engine, SamplingParams(max_tokens=512, thinking_budget=600))
     with pytest.raises(ConfigError, match="last_thought is said when"):
-        SamplingParams(last_thought="Enough.")
+        play(renderer, engine, SamplingParams(last_thought="Enough."))
+    with pytest.raises(ConfigError, match="thinking_budget is 0; it must be 1 or more"):
+        SamplingParams(thinking_budget=0)
+    assert engine.asked == []
     sampler = ChatSampler("m", "http://127.0.0.1:9/v1")
     with pytest.raises(ConfigError, match="a chat server cannot be made to close its thinking after 9 tokens"):
         asyncio.run(
