@@ -19,7 +19,7 @@ from evals.index import IndexWriter, latest_entries, read_episodes, read_index
 from evals.judge import Judge, judged_rubric, judging
 from evals.result import EvalResult, result_of, summary, write_atomic, write_json
 from evals.run_folder import RunFolder
-from evals.show import metric_of
+from evals.show import metric_of, natural_key
 from tools.errors import ConfigError
 from tools.record import record
 
@@ -69,7 +69,7 @@ def score(folder: RunFolder, *, replay: bool = False, judge: Judge | None = None
         asyncio.run(run())
         result = _count(folder, identity, taskset, judge, time.monotonic() - started)
     after = {entry.sample.key: entry.sample.scores.get(result.metric) for entry in read_index(folder, ours=True)}
-    changed = dict.fromkeys(id for (id, repeat), old in before.items() if after[id, repeat] != old)
+    changed = sorted({id for (id, repeat), old in before.items() if after[id, repeat] != old}, key=natural_key)
     return Rescored(result=result, scored=len(entries), changed=tuple(changed), different=found.different)
 
 
