@@ -89,8 +89,7 @@ async def episodes(
                     yield task.result()
                 elif isinstance(error, ConfigError):
                     broken = broken or error
-                    partial = unfinished(error)
-                    if partial is not None:
+                    if (partial := unfinished(error)) is not None:
                         yield partial
                 else:
                     raise error

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 """What a model folder says about pictures beside its configuration."""
 
-OLDEST = "5.19"
+OLDEST = (5, 19)
 """The first transformers whose models take features in place of pixels."""
 
 Key: TypeAlias = tuple[str, Size]
@@ -257,7 +257,6 @@ def vision_of(spec: str, tokenizer: Any, blobs: BlobStore | None = None) -> Visi
     Raises `ConfigError` for a model that sees and comes without an image processor.
     """
     import transformers
-    from packaging.version import Version
     from transformers import AutoConfig, AutoImageProcessor
 
     from agent.adapters import base_of
@@ -272,10 +271,9 @@ def vision_of(spec: str, tokenizer: Any, blobs: BlobStore | None = None) -> Visi
     config = AutoConfig.from_pretrained(source, local_files_only=local)
     if config.model_type not in EYES:
         return None
-    if Version(transformers.__version__) < Version(OLDEST):
-        raise ConfigError(
-            f"the model {spec} sees, which takes transformers {OLDEST} or newer, and {transformers.__version__} is here"
-        )
+    here = transformers.__version__
+    if tuple(int(number) for number in here.split(".")[:2]) < OLDEST:
+        raise ConfigError(f"the model {spec} sees, which takes transformers 5.19 or newer, and {here} is here")
     try:
         processor = AutoImageProcessor.from_pretrained(source, local_files_only=local, backend="pil")
     except (OSError, ValueError, ImportError) as error:

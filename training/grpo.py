@@ -40,19 +40,15 @@ def grpo(stage: GRPO, run: StageRun) -> dict[str, Any]:
     from agent.models import load_model
     from agent.renderer import Renderer
     from agent.token_sampler import TokenSampler
-    from agent.vision import vision_of
     from agent.vllm import VLLMEngine
-    from envs.log import blobs_beside
     from training.grpo_config import check_checkpoint, uses_bf16
     from training.lora import lora_config
-    from training.pixels import lora_of
+    from training.pixels import eyes_of, lora_of
     from training.sft import leave_model
 
     taskset = stage_taskset(run.recipe, stage)
     model, tokenizer = load_model(run.start)
-    vision = vision_of(run.start, tokenizer, taskset.blobs)
-    if vision is not None:
-        vision.look_in(blobs_beside(run.folder / "trajectories.jsonl"))  # what an interrupted step has sampled
+    vision = eyes_of(run, taskset, tokenizer)
     renderer = Renderer(tokenizer, dialect_named(run.dialect), vision=vision)
     checkpoint = last_checkpoint(run.folder)
     if checkpoint:

@@ -16,11 +16,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.renderer import Renderer
-from agent.vision import Vision
+from agent.vision import Vision, vision_of
+from envs.log import blobs_beside
+from envs.task import Taskset
 from envs.trajectory import PlacedImage
 from tools.errors import ConfigError
 from training.audit import Sight
-from training.recipe import GRPO, SFT
+from training.recipe import GRPO, SFT, StageRun
+
+
+def eyes_of(run: StageRun, taskset: Taskset, tokenizer: Any) -> Vision | None:
+    """The eyes of the model that a stage starts from. They find the taskset's pictures, and those that an interrupted
+    step has logged."""
+    vision = vision_of(run.start, tokenizer, taskset.blobs)
+    if vision is not None:
+        vision.look_in(blobs_beside(run.folder / "trajectories.jsonl"))
+    return vision
 
 
 def sight_of(renderer: Renderer) -> Sight | None:

@@ -12,7 +12,7 @@ from agent.families.gemma import gemma
 from agent.families.harmony import harmony
 from agent.families.llama import llama
 from agent.families.mistral import mistral
-from agent.families.speakers import END as SPEAKERS_END
+from agent.families.speakers import END as _SPEAKERS_END
 from agent.families.speakers import Speakers
 from agent.families.template import FromTemplate
 from tools.errors import ConfigError, nearest
@@ -47,7 +47,7 @@ def family_of(tokenizer: Any) -> Family:
     """
     template = str(getattr(tokenizer, "chat_template", None) or "")
     has = _Has(tokenizer)
-    if has(SPEAKERS_END) and SPEAKERS_END in template:
+    if has(_SPEAKERS_END) and _SPEAKERS_END in template:
         return Speakers(template[: template.index("{")])
     if has("<|im_start|>", "<|im_end|>"):
         return _chatml_of(tokenizer, template)

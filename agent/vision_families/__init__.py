@@ -21,4 +21,4 @@ EYES: Mapping[str, Callable[[Any, Any], Eyes]] = {
 }
 """By the `model_type` of a model's configuration; each is made of that configuration and an image processor."""
 
-__all__ = ["EYES", "Eyes", "Feature", "Pixels"]
+__all__ = ["EYES", "Eyes", "Feature", "GemmaEyes", "IdeficsEyes", "LlavaEyes", "Pixels", "QwenEyes"]

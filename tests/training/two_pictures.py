@@ -65,8 +65,8 @@ def dot(side: str, rng: random.Random) -> Any:
     import PIL.ImageDraw
 
     picture = PIL.Image.new("RGB", (EDGE, EDGE), (90, 90, 90))
-    x, y = rng.randint(4, 8) + (EDGE // 2 if side == "right" else 0), rng.randint(8, 24)
-    PIL.ImageDraw.Draw(picture).ellipse((x - 3, y - 3, x + 3, y + 3), fill="white")
+    x, y = rng.randint(7, 9) + (EDGE // 2 if side == "right" else 0), rng.randint(8, 24)
+    PIL.ImageDraw.Draw(picture).ellipse((x - 7, y - 7, x + 7, y + 7), fill="white")
     return picture
 
 
