@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -188,10 +189,10 @@ def _megabytes(path: Path) -> float:
     return sum(file.stat().st_size for file in files) / 1e6
 
 
-def main() -> int:
-    """Run the command; returns its exit code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command, by default the one that was typed; returns its exit code."""
     try:
-        search(standalone_mode=False)
+        search(arguments, standalone_mode=False)
     except ConfigError as error:
         click.echo(f"error: {error}" + (f" ({error.hint})" if error.hint else ""), err=True)
         return 1

@@ -55,7 +55,7 @@ class ReplyCache:
             raise ConfigError(f"there is no cache mode {mode!r}", hint=f"known: {', '.join(MODES)}")
         self.path, self.mode = Path(path), mode
         if mode == "replay" and not self.path.exists():
-            raise ConfigError(f"there are no recorded replies at {self.path}", hint="record them first: --cache record")
+            raise ConfigError(f"there are no recorded replies at {self.path}", hint="record them first: mode=record")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()  # one connection, used from whichever thread a provider runs on
         try:

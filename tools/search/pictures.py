@@ -167,7 +167,7 @@ class PictureIndex:
         self.path = Path(path)
         if not self.path.is_file():
             raise ConfigError(
-                f"there is no picture index at {self.path}", hint="build it: python -m tools.search world"
+                f"there is no picture index at {self.path}", hint="build it: python -m tools.search pictures, or world"
             )
         self._db = sqlite3.connect(
             f"{self.path.resolve().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False

@@ -29,7 +29,10 @@ def documents_of(source: Path, format: str | None, columns: Columns) -> tuple[in
     kind = format or ("dir" if source.is_dir() else source.suffix.lstrip("."))
     if kind not in FORMATS:
         raise ConfigError(f"{source} is of no known format", hint=f"--from {' or '.join(sorted(FORMATS))}")
-    return FORMATS[kind](source, columns)
+    total, documents = FORMATS[kind](source, columns)
+    if not total:
+        raise ConfigError(f"{source} holds no documents")
+    return total, documents
 
 
 def fingerprint(source: Path, format: str | None, columns: Columns) -> str:
@@ -58,13 +61,13 @@ def _jsonl(source: Path, columns: Columns) -> tuple[int, Iterator[Document]]:
         total = sum(1 for line in file if line.strip())
 
     def read() -> Iterator[Document]:
-        with source.open(encoding="utf-8") as file:
+        with source.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
                 try:
-                    row: Any = json.loads(line)
-                except ValueError as error:
+                    row: Any = json.loads(line.decode())
+                except ValueError as error:  # a UnicodeDecodeError is one
                     raise ConfigError(f"{source}, line {number}: {error}") from error
                 if not isinstance(row, dict):
                     raise ConfigError(f"{source}, line {number}: not a JSON object")
@@ -78,7 +81,10 @@ def _parquet(source: Path, columns: Columns) -> tuple[int, Iterator[Document]]:
         import pyarrow.parquet as parquet  # pyright: ignore[reportMissingTypeStubs]
     except ImportError as error:
         raise ConfigError("reading parquet needs pyarrow", hint="pip install pyarrow") from error
-    table: Any = parquet.ParquetFile(source)
+    try:
+        table: Any = parquet.ParquetFile(source)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{source} is not a parquet file: {error}") from error
 
     def read() -> Iterator[Document]:
         number = 0
