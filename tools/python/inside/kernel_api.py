@@ -73,6 +73,15 @@ def die_with_parent(signal: int = 9) -> None:
     _check(_prctl(_PR_SET_PDEATHSIG, signal), "prctl(PR_SET_PDEATHSIG)")
 
 
+def children() -> list[int]:
+    """The processes whose parent is this one."""
+    found: list[int] = []
+    for thread in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{thread}/children") as file:
+            found += map(int, file.read().split())
+    return found
+
+
 def adopt_orphans() -> None:
     """Become the parent of descendants whose parent ends, so that they are found beneath this process."""
     _check(_prctl(_PR_SET_CHILD_SUBREAPER, 1), "prctl(PR_SET_CHILD_SUBREAPER)")

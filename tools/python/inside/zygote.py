@@ -99,9 +99,7 @@ class Zygote:
                     os.read(self.woken, 4096)
                 self.reap()
             if self.control in ready and not self.serve():
-                for pid in self.children if self.tier != "full" else ():
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.killpg(pid, signal.SIGKILL)
+                self.end_all()
                 return
             if not ready and not self.loaded:
                 self.load()
@@ -204,6 +202,17 @@ class Zygote:
             if identity is not None:
                 cpu = usage.ru_utime + usage.ru_stime
                 self.say({"op": "exit", "id": identity, "status": os.waitstatus_to_exitcode(status), "cpu": cpu})
+
+    def end_all(self) -> None:
+        """The manager is gone: end every session, and whatever its code has started. In tier `full` the end of this
+        process, the first of its pid namespace, does that."""
+        while self.tier != "full" and (beneath := api.children()):
+            for pid in beneath:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            for pid in beneath:  # what it started is a child of this process then, and meets the next round
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
 
     def say(self, message: dict[str, Any], *fds: int) -> None:
         """Answer on the control socket."""
@@ -351,8 +360,8 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     settings = json.loads(sys.argv[2])
     sys.argv[1:] = []
-    api.die_with_parent()
     if settings["tier"] == "full":
+        api.die_with_parent()
         # A pid and user namespace of its own gives this process the right to make one more pid namespace per session.
         api.new_user_namespace(api.CLONE_NEWPID)
         child = os.fork()
@@ -361,5 +370,7 @@ def main() -> None:
             os.waitpid(child, 0)
             os._exit(0)
         api.die_with_parent()
+    else:
+        api.adopt_orphans()  # it outlives the manager long enough to end all that is beneath it
     Zygote(control, settings).loop()
     os._exit(0)
