@@ -70,24 +70,8 @@ def sight(
         photos: Which photographs, as `visual_search` takes them; `none` for white alone.
         style: `short` for a tiny model; `full` sentences.
     """
-    asked = tuple(name.strip() for name in skills.split(",") if name.strip())
-    for name in asked or ("",):
-        if name not in _SKILLS:
-            raise ConfigError(f"skills has {name!r}; there are {', '.join(_SKILLS)}", hint=nearest(name, _SKILLS))
-    if not 32 <= edge <= 1024 or not 1 <= most <= 9 or not 0 <= on_photos <= 1 or not letters:
-        raise ConfigError(
-            f"edge={edge}, most={most}, on_photos={on_photos}, letters={letters!r} do not fit",
-            hint="edge goes from 32 to 1024, most from 1 to 9, on_photos from 0 to 1; letters are one or more",
-        )
-    dials = _Dials(
-        edge=edge,
-        letters=letters,
-        lengths=_lengths(length),
-        most=most,
-        share=0.0 if photos == "none" else on_photos,
-        photos=() if photos == "none" or not on_photos else photos_of(photos, split),
-        full=style == "full",
-    )
+    asked = _asked(skills)
+    dials = _dials(split, edge, letters, length, most, on_photos, photos, style)
     stem = f"sight-{split}-{edge}-s{seed}"
 
     def one(rng: random.Random) -> Scene | None:
@@ -108,6 +92,33 @@ def sight(
                 "chance": (_chance, 0.0),
             }
         ),
+    )
+
+
+def _asked(skills: str) -> tuple[str, ...]:
+    asked = tuple(name.strip() for name in skills.split(",") if name.strip())
+    for name in asked or ("",):
+        if name not in _SKILLS:
+            raise ConfigError(f"skills has {name!r}; there are {', '.join(_SKILLS)}", hint=nearest(name, _SKILLS))
+    return asked
+
+
+def _dials(
+    split: Split, edge: int, letters: str, length: str, most: int, on_photos: float, photos: str, style: Style
+) -> _Dials:
+    if not 32 <= edge <= 1024 or not 1 <= most <= 9 or not 0 <= on_photos <= 1 or not letters:
+        raise ConfigError(
+            f"edge={edge}, most={most}, on_photos={on_photos}, letters={letters!r} do not fit",
+            hint="edge goes from 32 to 1024, most from 1 to 9, on_photos from 0 to 1; letters are one or more",
+        )
+    return _Dials(
+        edge=edge,
+        letters=letters,
+        lengths=_lengths(length),
+        most=most,
+        share=0.0 if photos == "none" else on_photos,
+        photos=() if photos == "none" or not on_photos else photos_of(photos, split),
+        full=style == "full",
     )
 
 
