@@ -42,7 +42,6 @@ def grpo(stage: GRPO, run: StageRun) -> dict[str, Any]:
     from agent.token_sampler import TokenSampler
     from agent.vllm import VLLMEngine
     from training.grpo_config import check_checkpoint, uses_bf16
-    from training.lora import lora_config
     from training.pixels import eyes_of, lora_of
     from training.sft import leave_model
 
@@ -78,7 +77,7 @@ def grpo(stage: GRPO, run: StageRun) -> dict[str, Any]:
             make_sampler=make_sampler,
             out=run.folder,
             seed=run.seed,
-            peft_config=lora_config(lora_of(stage, vision), stage.name),
+            peft_config=lora_of(stage, vision),
             vision=vision,
         )
         held_out, restored = _train(stage, run, trainer, tokenizer, progress, checkpoint)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from agent.renderer import Renderer
@@ -22,6 +22,7 @@ from envs.task import Taskset
 from envs.trajectory import PlacedImage
 from tools.errors import ConfigError
 from training.audit import Sight
+from training.lora import lora_config
 from training.recipe import GRPO, SFT, StageRun
 
 
@@ -78,9 +79,9 @@ def prepare(model: Any, vision: Vision | None, stage: SFT | GRPO) -> None:
         parameter.requires_grad_(False)
 
 
-def lora_of(stage: SFT | GRPO, vision: Vision | None) -> Mapping[str, Any] | None:
-    """The stage's `lora` settings; with `freeze_vision` they leave the towers out."""
+def lora_of(stage: SFT | GRPO, vision: Vision | None) -> Any:
+    """PEFT's config of a stage's `lora`, None without; with `freeze_vision` it leaves the towers out."""
     lora = stage.lora
-    if lora is None or vision is None or not stage.freeze_vision or "exclude_modules" in lora:
-        return lora
-    return {**lora, "exclude_modules": rf"(.*\.)?({'|'.join(vision.eyes.towers)})\..*"}
+    if lora is not None and vision is not None and stage.freeze_vision and "exclude_modules" not in lora:
+        lora = {**lora, "exclude_modules": rf"(.*\.)?({'|'.join(vision.eyes.towers)})\..*"}
+    return lora_config(lora, stage.name)

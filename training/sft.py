@@ -47,7 +47,7 @@ from training.files import MODEL, append_metrics, last_checkpoint, publish, rewi
 from training.fresh import TASK, fresh_rows
 from training.inputs import gold_taskset
 from training.launch import world
-from training.lora import ADAPTER, lora_config, merged
+from training.lora import ADAPTER, merged
 from training.messages import holds_messages, read_messages
 from training.pixels import lora_of, prepare, show_pictures, sight_of
 from training.progress import Progress
@@ -90,7 +90,7 @@ def sft(stage: SFT, run: StageRun, data: Path | None) -> dict[str, Any]:
             args=config(stage, run.folder, run.seed),
             train_dataset=dataset,
             processing_class=tokenizer,
-            peft_config=lora_config(lora_of(stage, vision), stage.name),
+            peft_config=lora_of(stage, vision),
             vision=vision,
         )
     checkpoint = last_checkpoint(run.folder)
