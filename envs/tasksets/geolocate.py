@@ -24,7 +24,7 @@ from envs.rubric import RewardFn, Rubric
 from envs.scoring import haversine_km, parse_number, tagged
 from envs.seed import derive_seed
 from envs.task import Task, Taskset
-from envs.tasksets.wiki_search import calling
+from envs.tasksets.gold import calling
 from envs.trajectory import Trajectory
 from tools.content import BlobStore, Image, Text
 from tools.errors import ConfigError

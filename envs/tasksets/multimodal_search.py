@@ -21,14 +21,13 @@ from envs.rubric import Rubric
 from envs.scoring import tagged
 from envs.seed import derive_seed
 from envs.task import Task, Taskset
+from envs.tasksets.gold import Asked, calling
 from envs.tasksets.wiki_search import (
     ASKED,
     CAPITAL,
     FACTS,
-    Asked,
     Country,
     Fact,
-    calling,
     countries,
     same_fact,
     split_of,

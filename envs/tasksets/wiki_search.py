@@ -9,7 +9,6 @@ Train, validation and test never ask about the same country first.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +17,13 @@ from functools import cache
 from typing import Literal, TypeAlias, get_args
 
 from envs.env import Env, ToolEnv
-from envs.message import Message, assistant, system, user
+from envs.message import assistant, system, user
 from envs.rewards import correct, has_answer, search_r1, tool_calls, tool_errors, tool_star
 from envs.rubric import Rubric
 from envs.scoring import answer_line, exact_match, parse_number, same_number, tagged, token_f1
 from envs.seed import derive_seed
 from envs.task import Task, Taskset
+from envs.tasksets.gold import Asked, calling
 from tools.errors import ConfigError
 from tools.record import record
 from tools.search.cache import Mode
@@ -31,13 +31,10 @@ from tools.search.find import provider_for
 from tools.search.local import LocalIndex
 from tools.search.tool import SearchLimits, SearchTools
 from tools.search.world import fact_id, world_index
-from tools.tool import ToolCall
 
 Split: TypeAlias = Literal["train", "val", "test"]
 Hops: TypeAlias = Literal["all", "one_hop", "two_hops", "comparison", "unanswerable", "computed"]
 Form: TypeAlias = Literal["line", "tags"]
-Asked: TypeAlias = tuple[str, Mapping[str, object]]
-"""Name and arguments of a call."""
 KINDS: tuple[Hops, ...] = ("one_hop", "two_hops", "comparison", "unanswerable")
 
 ABOUT = "Look the answer up in the World Factbook of 2015."
@@ -268,23 +265,6 @@ def _task(id: str, question: Question, form: Form) -> Task:
         answer=question.answer,
         gold=(*calling(asked), assistant(said)),
         info={"kind": question.kind, "documents": list(question.documents)},
-    )
-
-
-def calling(asked: Sequence[Asked]) -> tuple[Message, ...]:
-    """A message for each call, as gold has them."""
-    return tuple(
-        assistant(
-            tool_calls=(
-                ToolCall(
-                    id=f"call_{number}",
-                    name=name,
-                    raw=json.dumps({"name": name, "arguments": arguments}),
-                    arguments=arguments,
-                ),
-            )
-        )
-        for number, (name, arguments) in enumerate(asked)
     )
 
 
