@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 WORLD = str(Path(__file__).with_name("two_pictures.py")) + ":two_pictures"
 LIMITS = Limits(max_turns=3, call_timeout_s=30.0)
 PARAMS = SamplingParams(max_tokens=32)
-STEPS, RL_STEPS = 130, 16
+STEPS, RL_STEPS = 300, 30
 
 
 def world(**arguments: Any) -> Taskset:
