@@ -93,8 +93,14 @@ def read_rows(source: Path, split: str = "", within: str = "") -> Iterator[Row]:
     files, folder = files_of(source, split, within), source if source.is_dir() else source.parent
     for file in files:
         name = file.relative_to(folder).as_posix()
-        for number, values in enumerate(_READERS[file.suffix.lower()](file), 1):
-            yield Row(values, f"{name}, row {number}", file.parent)
+        try:
+            for number, values in enumerate(_READERS[file.suffix.lower()](file), 1):
+                yield Row(values, f"{name}, row {number}", file.parent)
+        except UnicodeDecodeError as error:
+            wrong = error.object[error.start]
+            raise ConfigError(
+                f"{file} is not UTF-8: it holds the byte 0x{wrong:02x}", hint="save it as UTF-8"
+            ) from error
 
 
 def rows_of(data: str) -> Iterator[Mapping[str, Any]]:

@@ -78,7 +78,7 @@ def print_ablation(found: Ablation) -> None:
         ("McNemar exact p", "-" if found.comparison.p_value is None else f"{found.comparison.p_value:.4g}"),
         ("solved with a call, and also without tools", share),
         ("solved only with tools", str(len(found.only_with))),
-        ("solved only without", str(len(found.comparison.a_wins))),
+        ("better without tools", str(len(found.comparison.a_wins))),
     ):
         table.add_row(Text(label), Text(value))
     console = Console(highlight=False)

@@ -105,6 +105,9 @@ def run_all(names: str, arguments: dict[str, str], asked: dict[str, Any]) -> int
     from evals.adaptive import InfrastructureError
 
     parts = [name for name in names.split(",") if name]
+    if not parts:
+        raise ConfigError("no taskset is named", hint="evals list")
+    refuse_what_cannot_be_kept(asked)
     if len(parts) > 1 and asked["out"] is not None:
         asked = {**asked, "root": asked["out"]}
     worst = 0
@@ -117,6 +120,24 @@ def run_all(names: str, arguments: dict[str, str], asked: dict[str, Any]) -> int
             return INFRASTRUCTURE
         worst = max(worst, code)
     return worst
+
+
+def refuse_what_cannot_be_kept(asked: dict[str, Any]) -> None:
+    """Raise `ConfigError` for options that would be found wrong, or silently left out, only once all is played."""
+    errors_allowed(asked["fail_on_error"], 1)
+    if asked["fail_under"] is not None and math.isnan(asked["fail_under"]):
+        raise ConfigError("--fail-under is no number")
+    if asked["ablate"] and asked["tools"] == "none":
+        raise ConfigError("--ablate tools plays with and without tools; --tools none leaves nothing to compare")
+    if asked["max_retries"] < 0:
+        raise ConfigError(f"--max-retries is {asked['max_retries']}; it must be 0 or more")
+    for option in ("cost_limit", "max_cost", "max_time"):
+        value = asked[option]
+        if value is not None and not value > 0:
+            raise ConfigError(f"--{option.replace('_', '-')} is {value:g}; it must be above 0")
+    for option in ("judge_url", "judge_price"):
+        if asked[option] and not asked["judge"]:
+            raise ConfigError(f"--{option.replace('_', '-')} needs --judge")
 
 
 def _run_one(name: str, given: dict[str, str], asked: dict[str, Any]) -> int:

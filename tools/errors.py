@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import difflib
 import sysconfig
+import textwrap
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+
+_LONGEST_LIST = 800
+"""Characters of known names in one hint."""
 
 
 class ConfigError(Exception):
@@ -34,7 +38,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     options = sorted(known)
     close = difflib.get_close_matches(name, options, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(options) or 'none'}"
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    names = textwrap.shorten(", ".join(options), _LONGEST_LIST, placeholder=f" ... ({len(options)} in all)")
+    return f"known: {names or 'none'}"
 
 
 def in_one_line(error: BaseException) -> str:

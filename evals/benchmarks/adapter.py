@@ -106,7 +106,7 @@ def load(
     rows = read_rows(local_folder(data), split, spec.within)
     tasks = list(tasks_of(spec, rows, Reading(store=store, context=context), n))
     if not tasks:
-        raise ConfigError(f"{data} has no rows of {spec.name}, split {split!r}")
+        raise ConfigError(f"{data} has no rows of {spec.name}" + (f", split {split!r}" if split else ""))
     return Taskset(
         name=spec.name,
         tasks=tasks,

@@ -137,6 +137,10 @@ def test_files_that_are_not_there_or_damaged_are_named(tmp_path: Path, capsys) -
     assert "x.parquet cannot be read as parquet" in said(capsys, "run", str(tmp_path / "x.parquet"), "--model", "gold")
     (tmp_path / "x.json").write_text("{nothing")
     assert "x.json is not JSON" in said(capsys, "run", str(tmp_path / "x.json"), "--model", "gold")
+    (tmp_path / "x.jsonl").write_bytes(b'{"question": "q", "answer": "M\xfcnchen"}\n')
+    assert "x.jsonl is not UTF-8: it holds the byte 0xfc" in said(
+        capsys, "run", str(tmp_path / "x.jsonl"), "--model", "gold"
+    )
     (tmp_path / "x.csv").write_text("question,answer\n1,2,3\n")
     assert "x.csv line 2 has another number of fields" in said(
         capsys, "run", str(tmp_path / "x.csv"), "--model", "gold"
