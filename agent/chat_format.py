@@ -117,7 +117,7 @@ def read_call(call_id: str, name: str, arguments: str) -> ToolCall:
         value: Any = (
             json.loads(arguments) if arguments.strip() else {}
         )  # no arguments: several servers send an empty string
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         return ToolCall(
             id=call_id, name=name, raw=arguments, error=f"The arguments of {name} are not valid JSON ({error})."
         )
@@ -156,7 +156,7 @@ def _arguments(call: ToolCall) -> str:
 def _object(raw: str) -> object:
     try:
         return json.loads(raw)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
 
 

@@ -95,7 +95,7 @@ class Hermes:
                 end = close + len(CLOSE)
                 return checked_call(value, text[start:end], call_id, self.correction), end
             problem = f"The call has text after its JSON object, or no closing {CLOSE}."
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             problem = f"The call is not valid JSON ({error})."
         close = text.find(CLOSE, body)
         end = len(text) if close < 0 else close + len(CLOSE)

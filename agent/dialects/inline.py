@@ -150,7 +150,7 @@ class InlineTags:
             return ToolCall(id="call_0", name=rule.tool, raw=raw, arguments={rule.argument: _unfenced(rule, body)})
         try:
             value = json.loads(body)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             problem = self.correction or f"The call is not valid JSON ({error})."
             return ToolCall(id="call_0", name="", raw=raw, error=problem)
         return checked_call(value, raw, "call_0", self.correction or "{problem}")

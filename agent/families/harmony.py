@@ -186,7 +186,7 @@ def _messages(parts: Parts) -> list[tuple[str, str, str]]:
 def _read_call(name: str, body: str, raw: str, call_id: str) -> ToolCall:
     try:
         value: Any = json.loads(body)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         return ToolCall(id=call_id, name=name, raw=raw, error=f"The call is not valid JSON ({error}).")
     if not isinstance(value, dict):
         return ToolCall(id=call_id, name=name, raw=raw, error="The arguments must be a JSON object.")

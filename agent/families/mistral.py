@@ -124,7 +124,7 @@ class MistralCalls:
             return ToolCall(id=call_id, name=name, raw=raw, error=f"The call must be a name, {ARGS} and a JSON object.")
         try:
             value: Any = json.loads(text_of(parts[marks[0] + 1 :]))
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             return ToolCall(id=call_id, name=name, raw=raw, error=f"The call is not valid JSON ({error}).")
         if not isinstance(value, dict):
             return ToolCall(id=call_id, name=name, raw=raw, error="The arguments must be a JSON object.")

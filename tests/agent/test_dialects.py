@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from agent.chat_format import read_call
 from agent.dialects import DIALECTS, Hermes, InlineTags, dialect_named
 from envs import Message, answer_to, assistant
 from tools import ConfigError, Text, ToolCall, ToolResult, tool
@@ -115,6 +116,25 @@ def test_a_malformed_hermes_call_survives_with_its_reason(body: str, says: str):
     (found,) = Hermes().parse(f"So:\n<tool_call>\n{body}\n</tool_call>", ()).tool_calls
     assert found.arguments is None and found.error is not None and says in found.error
     assert body in found.raw
+
+
+LONG = "1" * 5000
+"""More digits than Python makes a number of."""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("hermes", f'<tool_call>{{"name": "f", "arguments": {{"a": {LONG}}}}}</tool_call>'),
+        ("deepeyes-v2", f'<tool_call>{{"name": "f", "arguments": {{"a": {LONG}}}}}</tool_call>'),
+        ("atf", f'<tool_calls>{{"name": "f", "arguments": {{"a": {LONG}}}}}</tool_calls>'),
+        ("vilasr", f'Action: Object Mapper\n```json\n[{{"a": {LONG}}}]\n```'),
+    ],
+)
+def test_a_number_without_end_is_a_malformed_call(name: str, text: str):
+    (found,) = dialect_named(name).parse(text, ()).tool_calls
+    assert found.arguments is None and found.error is not None and "not valid JSON" in found.error
+    assert read_call("c", "f", f'{{"a": {LONG}}}').error
 
 
 def test_calls_after_a_malformed_one_are_still_read():
