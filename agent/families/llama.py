@@ -61,7 +61,8 @@ class LlamaCalls:
     """`{"name": ..., "parameters": {...}}` on a line of its own; the result is an `ipython` turn of JSON text.
 
     The published template writes one call an action and nothing beside it; text before calls, and several of them, each
-    on its line, are ours.
+    on its line, are ours. Read are also the forms that the models fall into: `<|python_tag|>` before a call,
+    `"type": "function"` in it, and calls on one line with semicolons between.
     """
 
     name: str = "native"
@@ -94,7 +95,8 @@ class LlamaCalls:
         while at is not None:
             call, end = _read_call(rest, at, f"call_{len(calls)}")
             calls.append(call)
-            at = next((start for start in starts if start >= end), None)
+            beside = _BESIDE.match(rest, end)
+            at = beside.end() if beside else next((start for start in starts if start >= end), None)
         return assistant(rest[: starts[0]].removesuffix("\n"), reasoning=reasoning, tool_calls=calls)
 
     def turns(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> tuple[Turn, ...]:
@@ -104,13 +106,16 @@ class LlamaCalls:
         )
 
 
-_CALL = re.compile(r'^\{\s*"name"\s*:', re.MULTILINE)
+_OBJECT = r'\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:'
+_CALL = re.compile(rf"^(?:<\|python_tag\|>)?{_OBJECT}", re.MULTILINE)
+_BESIDE = re.compile(rf"\s*;\s*(?={_OBJECT})")
+"""What stands between two calls on one line."""
 
 
 def _read_call(text: str, start: int, call_id: str) -> tuple[ToolCall, int]:
     try:
-        value, end = json.JSONDecoder().raw_decode(text, start)
-    except (json.JSONDecodeError, RecursionError) as error:
+        value, end = json.JSONDecoder().raw_decode(text, text.index("{", start))
+    except (ValueError, RecursionError) as error:
         return ToolCall(id=call_id, name="", raw=text[start:], error=f"The call is not valid JSON ({error})."), len(
             text
         )

@@ -49,6 +49,8 @@ def difference(family: Family, tokenizer: Any) -> str | None:
     """
     if not getattr(tokenizer, "chat_template", None):
         return None
+    refused: Exception | None = None
+    compared = 0
     for roles in _CONVERSATIONS:
         words = _WORDS if roles[0] == "system" else _WORDS[1:]
         pairs = list(zip(roles, words, strict=False))
@@ -57,15 +59,17 @@ def difference(family: Family, tokenizer: Any) -> str | None:
             theirs = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, **family.options
             )
-        except Exception:  # what their template cannot express is nothing to compare
+        except Exception as error:  # what their template cannot express is nothing to compare
+            refused = error
             continue
+        compared += 1
         turns = [_turn(family, role, word) for role, word in pairs]
         ours = "".join(text_of(parts) for _, parts in family.begin(turns, "", native=False))
         if ours != theirs:
             at = next(i for i in range(len(ours) + 1) if ours[: i + 1] != theirs[: i + 1])
             start = max(0, at - 20)
             return f"it writes {theirs[start : at + 40]!r} where {family.name} writes {ours[start : at + 40]!r}"
-    return None
+    return None if compared else f"it cannot write a plain conversation ({refused})"
 
 
 def _said(family: Family, word: str) -> Any:

@@ -143,6 +143,50 @@ def test_such_a_template_runs_with_recorded_forks_where_the_user_asks_for_it() -
     assert list(renderer.start(messages, []).ids) == theirs(tokenizer, renderer, messages, [])
 
 
+@pytest.mark.parametrize("family", ["llama3.1", "gemma3", "gpt-oss", "qwen3"])
+def test_a_template_that_can_write_nothing_proves_nothing(family: str) -> None:
+    with pytest.raises(ConfigError, match="no such thing"):
+        Renderer(with_template(family, "{{ raise_exception('no such thing') }}"), dialect_named("native"))
+
+
+LONG = "1" * 5000
+"""More digits than Python makes a number of."""
+
+
+@pytest.mark.parametrize(
+    ("family", "text"),
+    [
+        ("llama3.1", f'{{"name": "f", "parameters": {{"a": {LONG}}}}}'),
+        ("mistral", f'[TOOL_CALLS]f[ARGS]{{"a": {LONG}}}'),
+        ("gpt-oss", f'<|channel|>commentary to=functions.f<|message|>{{"a": {LONG}}}'),
+    ],
+)
+def test_a_number_without_end_is_a_malformed_call(family: str, text: str) -> None:
+    renderer = Renderer(family_tokenizer(family), dialect_named("native"))
+    (found,) = renderer.parse(renderer.tokenizer.encode(text, add_special_tokens=False), []).tool_calls
+    assert found.arguments is None and found.error is not None and "not valid JSON" in found.error
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ('<|python_tag|>{"name": "f", "parameters": {"a": 1}}<|eom_id|>', [("f", {"a": 1})]),
+        ('{"type": "function", "name": "f", "parameters": {}}<|eot_id|>', [("f", {})]),
+        (
+            'So:\n{"name": "f", "parameters": {"a": "; {"}}; {"name": "g", "parameters": {}}\n'
+            '{"name": "h", "parameters": {}}<|eot_id|>',
+            [("f", {"a": "; {"}), ("g", {}), ("h", {})],
+        ),
+    ],
+)
+def test_the_forms_of_a_call_that_llama_falls_into_are_read(text: str, calls: list[tuple[str, Any]]) -> None:
+    renderer = Renderer(family_tokenizer("llama3.1"), dialect_named("native"))
+    said = renderer.parse(renderer.tokenizer.encode(text, add_special_tokens=False), [])
+    assert [(call.name, call.arguments) for call in said.tool_calls] == calls
+    assert said.text == ("So:" if text.startswith("So") else "")
+    assert all(call.raw in text for call in said.tool_calls)
+
+
 def test_a_literal_special_token_that_would_become_one_is_refused() -> None:
     class Leaky:
         """A slow tokenizer that cannot be told to leave special tokens alone."""
