@@ -34,7 +34,7 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer, controls: Iterable[str], tags: Iterable[str] = ()) -> None:
         self.tokenizer = tokenizer
         self._backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-        self._plain = _plain_encoder(tokenizer)
+        self._plain = _of_any_text(_plain_encoder(tokenizer))
         self._ids = {token: _control_id(tokenizer, token) for token in controls}
         self._names = {number: token for token, number in self._ids.items()}
         self._blocked = _blocked(tokenizer, (*TAGS, *tags))
@@ -180,6 +180,18 @@ def _plain_encoder(tokenizer: Any) -> Callable[[str], Sequence[int]]:
     own.no_padding()
     own.encode_special_tokens = True
     return by_words(own)
+
+
+def _of_any_text(encode: Callable[[str], Sequence[int]]) -> Callable[[str], Sequence[int]]:
+    """Half of a surrogate pair, which JSON can spell and no token can hold, becomes U+FFFD."""
+
+    def encoded(text: str) -> Sequence[int]:
+        try:
+            return encode(text)
+        except (TypeError, UnicodeEncodeError):
+            return encode(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+
+    return encoded
 
 
 def _control_id(tokenizer: Tokenizer, token: str) -> int:

@@ -15,6 +15,7 @@ from agent.dialects import dialect_named
 from agent.engine import Generated, Request
 from agent.families.chatml import END, START
 from agent.models import model_folder
+from agent.parts import markup, quoted
 from agent.renderer import Renderer
 from agent.token_sampler import TokenSampler, context_ids
 from envs import Message, Step, Task, ToolEnv, Trajectory, assistant, system, user
@@ -128,6 +129,11 @@ def test_text_never_becomes_a_special_token_and_comes_back_as_it_was(renderer: R
     special = [i for i in delta.ids if i in renderer.stop_ids]
     assert len(special) == 1, "only the turn's own end"
     assert renderer.tokenizer.decode(list(delta.ids), skip_special_tokens=False).startswith(f"{START}user\n{text}{END}")
+
+
+def test_half_a_surrogate_pair_is_shown_as_what_cannot_be_shown(renderer: Renderer):
+    for kind in (quoted, markup):
+        assert renderer.encoder.ids((kind("a \ud800 b"),)) == renderer.encoder.ids((kind("a \ufffd b"),))
 
 
 def test_teaching_an_episode_equals_sampling_the_same_text(renderer: Renderer):
