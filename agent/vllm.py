@@ -20,7 +20,7 @@ from agent.servers import Server, Servers
 from agent.vision import Vision
 from agent.vllm_pictures import as_completion
 from agent.vllm_reply import Failed, Reply, as_failure, problem_with_status
-from agent.vllm_start import Served, ask_servers, encrypted, roots
+from agent.vllm_start import Served, ask_servers, encrypted, key_headers, roots
 from agent.vllm_weights import shares_output
 from tools.errors import ConfigError
 
@@ -68,7 +68,7 @@ class VLLMEngine:
             urls: One address, several separated by commas, or a list; with or without `/v1`.
             tokenizer: The one that made the ids. Each server must split a test text as it does; None skips that.
             model: The name the servers know it by, or that of a LoRA adapter they hold; None: the one they serve.
-            api_key: Where the servers want one.
+            api_key: Where the servers want one. None: the environment's OPENAI_API_KEY.
             timeout_s: Longest time for one completion, all tries included.
             patience_s: How long a request goes on trying after it first failed.
             first_rest_s: How long a server is left alone after it failed; twice as long each time, and at least as
@@ -77,7 +77,7 @@ class VLLMEngine:
                 NaN for them, for those who talk and measure.
             vision: How the model writes pictures, which are then sent along (`agent.vllm_pictures`).
         """
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = key_headers(api_key)
         served: Served = ask_servers(roots(urls), tokenizer, model, self._headers)
         self.model = served.model
         self.source = served.source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
@@ -71,11 +72,18 @@ def ask_servers(addresses: Sequence[str], tokenizer: Any, model: str | None, hea
     )
 
 
+def key_headers(api_key: str | None = None) -> dict[str, str]:
+    """What shows a server its key: the one given, else the environment's OPENAI_API_KEY."""
+    key = api_key or os.environ.get("OPENAI_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 def source_of(url: str) -> str:
     """The folder or hub id from which the server at `url` loaded its model, as it says."""
     import httpx2
 
-    with httpx2.Client(timeout=httpx2.Timeout(WAIT_S, connect=10.0), verify=encrypted([url])) as client:
+    asking = httpx2.Timeout(WAIT_S, connect=10.0)
+    with httpx2.Client(headers=key_headers(), timeout=asking, verify=encrypted([url])) as client:
         cards: list[JSON] = _send(client, url, "GET", "/v1/models", "", None).get("data") or [{}]
     source: Any = cards[0].get("root")
     if not source:

@@ -182,6 +182,24 @@ def test_vllm_and_an_address_after_model_or_base_url_is_a_sampler_that_records_i
     assert len(played.sequences()[0].token_ids) > 4
 
 
+def test_a_server_that_wants_a_key_is_shown_the_one_of_the_environment(
+    tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with VLLMServer(*tiny, root=model_folder("tiny"), api_key="sk-here") as server:
+        with pytest.raises(ConfigError, match="refused the API key") as caught:
+            sampler_for(f"vllm:{server.url}")
+        assert "set OPENAI_API_KEY" in str(caught.value.hint)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-here")
+        sampler = sampler_for(f"vllm:{server.url}")
+        played = asyncio.run(
+            rollout(ToolEnv(task=Task(id="t", prompt=(user("1+1=?"),))), sampler, SamplingParams(max_tokens=2))
+        )
+        assert played.error is None and len(played.steps) == 1
+        with pytest.raises(ConfigError, match="refused the API key"):
+            VLLMEngine(server.url, api_key="sk-other")
+
+
 def test_a_model_that_only_the_server_has_is_asked_for(server: VLLMServer):
     with pytest.raises(ConfigError, match="no such model here to take the tokenizer from") as caught:
         sampler_for(f"vllm:{server.url}")

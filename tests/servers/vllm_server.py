@@ -59,12 +59,14 @@ class VLLMServer:
         processed: bool = False,
         with_ids: bool = True,
         dev_mode: bool = True,
+        api_key: str | None = None,
         port: int = 0,
     ) -> None:
         self.engine = TransformersEngine(model, tokenizer)
         self.tokenizer = tokenizer
         self.name, self.root, self.max_model_len = name, root, max_model_len
         self.processed, self.with_ids, self.dev_mode = processed, with_ids, dev_mode
+        self.api_key = api_key
         self.requests: list[dict[str, Any]] = []
         self.orders: list[tuple[str, Any]] = []
         self.faults: list[Fault] = []
@@ -119,6 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/health":
             return self._send(200, b"")
+        if self._stranger():
+            return self._json(401, {"error": "Unauthorized"})
         if self.path == "/v1/models":
             return self._json(200, {"object": "list", "data": [model_card(self.state)]})
         return self._json(404, {"detail": "Not Found"})
@@ -137,6 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
         if state.stopping.is_set():
             self.close_connection = True
             return
+        if self._stranger():
+            return self._json(401, {"error": "Unauthorized"})
         if self.path in ("/collective_rpc", "/reset_prefix_cache") and state.dev_mode:
             return self._order(request)
         if self.path != "/v1/completions":
@@ -168,6 +174,10 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.edit:
             fault.edit(said)
         return self._json(200, said)
+
+    def _stranger(self) -> bool:
+        key = self.state.api_key
+        return key is not None and self.headers.get("Authorization") != f"Bearer {key}"
 
     def _order(self, request: Any) -> None:
         state = self.state
