@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -152,6 +154,27 @@ def test_pictures_and_variables_are_bound_before_the_first_call(pool: Pool) -> N
     data = blobs.get(blobs.put_image(PIL.Image.new("RGB", (7, 5))))
     [seen] = episode(pool, "image_1.size, n", images={"image_1": data}, variables={"n": [1, None]})
     assert seen == "((7, 5), [1, None])"
+
+
+def test_a_plain_kernel_takes_large_pictures_and_counts_those_that_are_too_many() -> None:
+    import PIL.Image
+
+    buffer = io.BytesIO()
+    PIL.Image.frombytes("RGB", (700, 700), random.Random(0).randbytes(700 * 700 * 3)).save(buffer, "PNG")
+    assert len(buffer.getvalue()) > SessionLimits().code_chars
+
+    async def play() -> None:
+        session = JupyterSession(SessionLimits(timeout_s=120, images=1))
+        await session.start()
+        try:
+            await session.put_images({"image_1": buffer.getvalue()})
+            assert (await session.execute("image_1.size")).result == "(700, 700)"
+            shown = await session.execute("small = image_1.resize((8, 8))\nfor _ in range(3): display(small)")
+            assert (len(shown.images), shown.note) == (1, "(2 picture(s) beyond the limits were left out)")
+        finally:
+            await session.close()
+
+    asyncio.run(play())
 
 
 def test_thirty_two_episodes_at_once_share_two_kernels_without_mixing(pool: Pool) -> None:

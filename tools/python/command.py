@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, cast
 
 from tools.errors import ConfigError
+from tools.python.inside.frames import BadFrame
+from tools.python.inside.program import MOST_BYTES
 from tools.python.isolation import Tier
 from tools.python.session import CellResult, Ending, SessionLimits
 from tools.python.zygote import ZygoteSession
@@ -27,7 +30,7 @@ class CommandResult:
     ending: Ending = "ok"
     """`ok` whatever the status, `error` when its files could not be written, else the limit that stopped it."""
     note: str = ""
-    """For the model, when it was stopped: why."""
+    """For the model, when it was stopped: why; or how many of the files asked for were too large to be handed back."""
     seconds: float = 0.0
 
 
@@ -58,6 +61,7 @@ async def run_command(
     given = {_inside(name): _bytes(content) for name, content in (files or {}).items()}
     for pattern in keep:
         _inside(pattern)
+    _startable(argv, environment or {})
     request: dict[str, Any] = {
         "op": "run",
         "argv": list(argv),
@@ -71,6 +75,8 @@ async def run_command(
         result, answer, blob = await session.request(
             request, b"".join((*given.values(), _bytes(stdin))), limits.timeout_s
         )
+    except BadFrame as error:
+        raise ConfigError(f"the files, input and arguments are too large: {error}") from error
     finally:
         await session.close()
     if answer.get("error_name") in ("FileNotFoundError", "PermissionError", "NotADirectoryError"):
@@ -91,7 +97,7 @@ def _told(result: CellResult, answer: Mapping[str, Any], blob: bytes, limits: Se
         status=status if isinstance(status, int) and ending == "ok" else None,
         files=_files(answer.get("files"), blob),
         ending=ending,
-        note=_note(ending, limits),
+        note=_note(ending, limits) or _left_out(answer.get("left_out")),
         seconds=result.seconds,
     )
 
@@ -121,6 +127,27 @@ def _note(ending: Ending, limits: SessionLimits) -> str:
         "protocol": "The program meddled with what ran it and was stopped.",
         "died": "The program ended what ran it.",
     }.get(ending, "")
+
+
+def _left_out(count: object) -> str:
+    known = isinstance(count, int) and 0 < count < 10**6
+    return f"({count} file(s) beyond {MOST_BYTES // 2**20} MiB were left out)" if known else ""
+
+
+def _startable(argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Raises `ConfigError` for what no program can be given."""
+    if not argv or not argv[0]:
+        raise ConfigError("argv names no program")
+    for text in (*argv, *environment, *environment.values()):
+        try:
+            bad = b"\0" in os.fsencode(text)
+        except UnicodeEncodeError:
+            bad = True
+        if bad:
+            raise ConfigError(f"{text[:80]!a} holds a NUL or half of a surrogate pair, which no program can be given")
+    for name in environment:
+        if not name or "=" in name:
+            raise ConfigError(f"{name!r} cannot be the name of an environment variable")
 
 
 def _bytes(content: str | bytes) -> bytes:

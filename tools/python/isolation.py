@@ -12,7 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from tools.errors import ConfigError, nearest
 from tools.python.inside import kernel_api
@@ -26,6 +26,9 @@ Tier: TypeAlias = Literal["full", "landlock", "container", "none"]
 bubblewrap and namespaces. `container`: you say that this process is shut in; seccomp, limits. `none`: limits."""
 
 TIERS: tuple[Tier, ...] = ("full", "landlock", "container", "none")
+
+MINIMUM = "TOOLWEAVE_PYTHON_MINIMUM"
+"""Environment variable: the isolation tier below which model-written code is refused."""
 
 INSIDE = Path(__file__).parent / "inside"
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin")
@@ -49,8 +52,10 @@ class Obstacle:
 def choose_tier(wanted: Tier | Literal["auto"] = "auto", minimum: Tier | None = None) -> Tier:
     """The tier to run in: the one asked for, or the best of `full` and `landlock` that this machine has.
 
-    Raises `ConfigError`, with what to do, when it cannot be had, or is below `minimum`.
+    `minimum` is the environment variable `TOOLWEAVE_PYTHON_MINIMUM`'s, where it is not given. Raises `ConfigError`,
+    with what to do, when the tier is unknown, cannot be had, or is below `minimum`.
     """
+    minimum = minimum or wanted_minimum()
     if wanted != "auto":
         if wanted not in TIERS:
             raise ConfigError(f"there is no isolation tier {wanted!r}", hint=nearest(wanted, ("auto", *TIERS)))
@@ -65,6 +70,14 @@ def choose_tier(wanted: Tier | Literal["auto"] = "auto", minimum: Tier | None = 
         raise ConfigError(f"model-written code must run in tier {minimum} or above, and this is {tier}{reason}",
                           hint=above.hint if above else None)  # fmt: skip
     return tier
+
+
+def wanted_minimum() -> Tier | None:
+    """What the environment says. Raises `ConfigError` for a tier that there is not."""
+    said = os.environ.get(MINIMUM)
+    if said and said not in TIERS:
+        raise ConfigError(f"{MINIMUM}: there is no isolation tier {said!r}", hint=nearest(said, TIERS))
+    return cast("Tier | None", said or None)
 
 
 @functools.cache
@@ -117,7 +130,7 @@ def _trial(program: str) -> Obstacle | None:
     hint = "enable unprivileged user namespaces, or run outside the container that forbids them"
     restricted = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
     if restricted.exists() and restricted.read_text().strip() == "1":
-        hint = "add an AppArmor profile that lets bwrap use user namespaces (apt-get install apparmor-profiles)"
+        hint = "give bwrap an AppArmor profile that lets it make user namespaces; docs/concepts/sandbox.md has it"
     return Obstacle(reason=(run.stderr.strip().splitlines() or ["bwrap failed"])[-1], hint=hint)
 
 

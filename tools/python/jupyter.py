@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, final
 from tools.errors import ConfigError
 from tools.python.background import from_background
 from tools.python.host import Exit
-from tools.python.report import refused, why_interrupted, why_lost
-from tools.python.session import CellResult, Ending, Session, SessionDied, SessionLimits, Unsupported
+from tools.python.report import left_out, refused, why_interrupted, why_lost
+from tools.python.session import CellResult, Ending, Session, SessionDied, SessionLimits, Unsupported, check_name
 from tools.python.text import Kept, picture_problem, plain
 from tools.python.workdir import new_workdir, passed_environment
 
@@ -126,8 +126,7 @@ class JupyterSession(Session):
         """Bind names to JSON values or bytes."""
         lines = ["import base64 as _b64, json as _json"]
         for name, value in values.items():
-            if not name.isidentifier():
-                raise ConfigError(f"{name!r} is not a name that a Python variable can have")
+            check_name(name)
             if isinstance(value, bytes):
                 lines.append(f"{name} = _b64.b64decode({base64.b64encode(value).decode()!r})")
             else:
@@ -216,7 +215,10 @@ class JupyterSession(Session):
         return process is not None and process.poll() is None
 
     async def _quietly(self, code: str) -> None:
-        result = await self.execute(code, timeout_s=30.0)
+        """Run code of ours: a picture makes it longer than a cell may be."""
+        if not self.alive:
+            raise SessionDied("the kernel is not running")
+        result = await from_background(self._execute(code, 30.0))
         if result.ending != "ok":
             raise SessionDied(f"a value could not be bound: {result.error or result.note}")
 
@@ -299,6 +301,7 @@ class _Cell:
         self.note = ""
         self.written = 0
         self.images: list[bytes] = []
+        self.left_out = 0
 
     def add(self, kind: str, content: Mapping[str, Any]) -> None:
         if kind == "stream":
@@ -313,9 +316,10 @@ class _Cell:
         encoded = data.get("image/png") or data.get("image/jpeg")
         self.written += sum(map(len, data.values()))
         picture = base64.b64decode(encoded) if encoded else b""
-        if picture and picture_problem(picture) is None:
-            if len(self.images) < self.limits.images:
-                self.images.append(picture)
+        if picture and picture_problem(picture) is None and len(self.images) < self.limits.images:
+            self.images.append(picture)
+        elif picture:
+            self.left_out += 1
         elif kind == "execute_result":
             self.result = plain(data.get("text/plain", ""))
         else:
@@ -328,7 +332,7 @@ class _Cell:
             error=self.error,
             images=tuple(self.images),
             ending=ending,
-            note=self.note,
+            note="\n".join(part for part in (self.note, left_out(self.left_out)) if part),
             state_lost=lost,
             seconds=seconds,
         )

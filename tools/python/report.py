@@ -47,7 +47,12 @@ def pictures(answer: Mapping[str, Any], blob: bytes, most: int) -> tuple[tuple[b
             refused += 1
     dropped = answer.get("dropped")
     count = refused + (dropped if isinstance(dropped, int) and 0 < dropped < 10**6 else 0)
-    return tuple(images), f"({count} picture(s) beyond the limits were left out)" if count else ""
+    return tuple(images), left_out(count)
+
+
+def left_out(count: int) -> str:
+    """A word on pictures that were refused or dropped."""
+    return f"({count} picture(s) beyond the limits were left out)" if count else ""
 
 
 def limit_hint(name: str, error: str, limits: SessionLimits) -> str:

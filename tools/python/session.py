@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
+from keyword import iskeyword
 from typing import Any, Literal, Protocol, TypeAlias
 
 from tools.errors import ConfigError
@@ -34,7 +36,7 @@ class SessionLimits:
     disk_mb: int = 64
     """What the session may keep in its working directory, MiB."""
     output_mb: int = 8
-    """What one cell may write; past it the interpreter is killed, as nothing sensible prints that much. MiB."""
+    """What one cell may write; past it the cell is interrupted, and killed if that fails. MiB."""
     keep_chars: int = 65_536
     """How much of a cell's text is kept (head and tail) for the caller to cut further."""
     images: int = 10
@@ -43,6 +45,13 @@ class SessionLimits:
     """Pictures are scaled down to this many pixels on the longer side, where the backend can do so inside."""
     code_chars: int = 1_000_000
     """Longest cell accepted."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value: float = getattr(self, field.name)
+            least = 0 if field.name in ("grace_s", "images") else 1 if isinstance(value, int) else 1e-3
+            if not value >= least:  # for the system calls that keep a limit, 0 may mean that there is none
+                raise ConfigError(f"the limit {field.name} is {value}, and must be {least} or more")
 
 
 @record
@@ -71,6 +80,12 @@ class SessionDied(RuntimeError):
 
 class Unsupported(ConfigError):
     """The backend cannot do this: what it was asked, and which backend can."""
+
+
+def check_name(name: str) -> None:
+    """Raises `ConfigError` for what cannot be the name of a variable."""
+    if not name.isidentifier() or iskeyword(name):
+        raise ConfigError(f"{name!r} is not a name that a Python variable can have")
 
 
 class Session(Protocol):

@@ -7,12 +7,12 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias, cast, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, final, get_args
 
 from tools.content import BlobStore, Content, Text
 from tools.errors import ConfigError, nearest
-from tools.python.isolation import TIERS, Tier, choose_tier
+from tools.python.isolation import TIERS, Tier, choose_tier, obstacle_to, wanted_minimum
 from tools.python.jupyter import JupyterSession
 from tools.python.pool import Pool
 from tools.python.session import CellResult, Session, SessionDied, SessionLimits
@@ -23,9 +23,6 @@ from tools.tool import ToolResult, tool_of
 log = logging.getLogger(__name__)
 
 Backend: TypeAlias = Literal["auto", "zygote", "jupyter"]
-
-MINIMUM = "TOOLWEAVE_PYTHON_MINIMUM"
-"""Environment variable: the isolation tier below which model-written code is refused."""
 
 SESSIONS = "TOOLWEAVE_PYTHON_SESSIONS"
 """Environment variable: how many sessions the processes of one node may have together, in each pool."""
@@ -57,7 +54,7 @@ def shared_pool(
     limits = limits or SessionLimits()
     if backend not in ("auto", "zygote", "jupyter"):
         raise ConfigError(f"there is no Python backend {backend!r}", hint="known: auto, zygote, jupyter")
-    minimum = minimum or cast("Tier | None", os.environ.get(MINIMUM) or None)
+    minimum = minimum or wanted_minimum()
     if minimum is not None and minimum not in TIERS:
         raise ConfigError(f"there is no isolation tier {minimum!r}", hint=nearest(minimum, TIERS))
     key = (backend, isolation, minimum, profile, limits, fresh)
@@ -90,6 +87,8 @@ def _new_pool(
     if backend == "jupyter":
         if minimum not in (None, "none"):
             raise ConfigError(f"the jupyter backend isolates nothing, and tier {minimum} is asked for")
+        if isolation not in ("auto", "none"):
+            raise ConfigError(f"the jupyter backend isolates nothing, and tier {isolation} is asked for")
         return Pool(jupyter, size=sessions_per_process(16), fresh=fresh)
     strict = backend == "zygote" or isolation != "auto" or minimum is not None
     try:
@@ -99,9 +98,14 @@ def _new_pool(
             raise
         log.warning("%s; falling back to plain Jupyter kernels, which isolate nothing (%s)", error, error.hint)
         return Pool(jupyter, size=sessions_per_process(16), fresh=fresh)
-    otherwise = () if strict else (("plain Jupyter kernels, which isolate nothing", jupyter),)
+    otherwise: list[tuple[str, Callable[[], Session]]] = []
+    if isolation == "auto" and tier == "full" != minimum and obstacle_to("landlock") is None:
+        otherwise.append(("tier landlock", lambda: ZygoteSession(limits, tier="landlock", profile=profile)))
+    if not strict:
+        otherwise.append(("plain Jupyter kernels, which isolate nothing", jupyter))
     size = sessions_per_process(256)
-    return Pool(lambda: ZygoteSession(limits, tier=tier, profile=profile), size=size, spare=4, otherwise=otherwise)
+    make = functools.partial(ZygoteSession, limits, tier=tier, profile=profile)
+    return Pool(make, size=size, spare=4, fresh=fresh, otherwise=otherwise)
 
 
 @final
@@ -144,6 +148,10 @@ class PythonTool:
         fresh: bool = False,
         pool: Pool | None = None,
     ) -> None:
+        if cut not in get_args(Cut):
+            raise ConfigError(f"there is no cut {cut!r}", hint=f"known: {', '.join(get_args(Cut))}")
+        if not (timeout_s > 0 and max_chars > 0):
+            raise ConfigError(f"timeout_s={timeout_s} and max_chars={max_chars} must both be more than 0")
         self.timeout_s = timeout_s
         self.max_chars = max_chars
         self.cut: Cut = cut

@@ -29,7 +29,7 @@ from tools.python.report import (
     why_interrupted,
     why_lost,
 )
-from tools.python.session import CellResult, Ending, Session, SessionDied, SessionLimits
+from tools.python.session import CellResult, Ending, Session, SessionDied, SessionLimits, check_name
 from tools.python.text import Kept, picture_problem, plain
 from tools.python.usage import folder_size, named_by, tasks_of_user, unlinked_size, usage
 from tools.python.workdir import new_workdir, remove_folder
@@ -67,7 +67,7 @@ class ZygoteSession(Session):
         shown: tuple[str, ...] = (),
     ) -> None:
         self.limits = limits or SessionLimits()
-        self.tier: Tier = tier or choose_tier()
+        self.tier: Tier = choose_tier(tier or "auto")
         self.seed = seed
         self.profile = profile
         self.shown = shown
@@ -365,8 +365,7 @@ class ZygoteSession(Session):
 
     async def _put(self, values: Mapping[str, Any], blobs: Mapping[str, bytes], kind: str) -> None:
         for name in [*values, *blobs]:
-            if not name.isidentifier():
-                raise ConfigError(f"{name!r} is not a name that a Python variable can have")
+            check_name(name)
         if not self.alive or self._wire is None:
             raise SessionDied(_GONE)
         number = random.getrandbits(48)

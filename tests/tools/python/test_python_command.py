@@ -49,6 +49,27 @@ def test_files_go_in_and_come_out_with_what_was_written_and_the_status(tier: Tie
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
+def test_a_file_that_is_too_large_to_hand_back_is_counted(tier: Tier) -> None:
+    limits = SessionLimits(timeout_s=120, disk_mb=64)
+    result = sh(tier, "head -c 22000000 /dev/zero > large; echo > small", keep=["large", "small"], limits=limits)
+    assert (list(result.files), result.note) == (["small"], "(1 file(s) beyond 20 MiB were left out)")
+
+
+@pytest.mark.parametrize(
+    ("argv", "options"),
+    [
+        ([], {}),
+        (["true", "a\0b"], {}),
+        (["true", "\ud800"], {}),
+        (["true"], {"environment": {"A=B": ""}}),
+        (["true"], {"stdin": bytes(2**26 + 1)}),
+    ],
+)
+def test_what_no_program_can_be_given_is_refused(argv: list[str], options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        asyncio.run(run_command(argv, **options))
+
+
 def test_a_compiler_makes_a_program_that_another_command_runs(tier: Tier) -> None:
     source = '#include <stdio.h>\nint main(void) { printf("%d\\n", 6 * 7); return 0; }\n'
     built = run(tier, "cc", "-o", "answer", "answer.c", files={"answer.c": source}, keep=["answer"])

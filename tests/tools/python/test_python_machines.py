@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from typing import Any
 import pytest
 
 from tools.errors import ConfigError
-from tools.python.isolation import obstacle_to
+from tools.python.command import run_command
+from tools.python.isolation import bubblewrap, obstacle_to
 from tools.python.jupyter import JupyterSession
 from tools.python.pool import Pool
 from tools.python.session import SessionLimits
-from tools.python.tool import SESSIONS, sessions_per_process
+from tools.python.tool import SESSIONS, PythonTool, sessions_per_process, shared_pool
 from tools.python.zygote import ZygoteSession
 
 ROOT = Path(__file__).parents[3]
@@ -82,6 +84,44 @@ def test_without_landlock_plain_jupyter_is_used_with_a_warning_unless_a_tier_is_
     assert (seen["text"], seen["kind"]) == ("42", ["JupyterSession", None])
     assert "falling back to plain Jupyter kernels, which isolate nothing" in seen["said"][0]
     assert "this kernel has no Landlock" in seen["refused"]
+
+
+def test_where_bubblewrap_runs_but_no_session_in_it_landlock_is_next_and_not_plain_jupyter() -> None:
+    for tier in ("full", "landlock"):
+        if obstacle := obstacle_to(tier):
+            pytest.skip(f"tier {tier} was not tested: {obstacle.reason}; {obstacle.hint}")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        broken = Path(folder, "bwrap")  # as where a profile of AppArmor forbids namespaces within namespaces
+        broken.write_text(f'#!/bin/sh\ncase "$*" in *true) exec {bubblewrap()} "$@";; esac\necho no >&2; exit 1\n')
+        for path in (folder, broken):
+            os.chmod(path, 0o755)
+        seen = ask(PATH=f"{folder}:{os.environ['PATH']}")
+    assert (seen["text"], seen["kind"]) == ("42", ["ZygoteSession", "landlock"])
+    assert any("falling back to tier landlock" in line for line in seen["said"])
+
+
+def test_the_minimum_of_the_environment_holds_for_programs_and_single_sessions_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOOLWEAVE_PYTHON_MINIMUM", "landlock")
+    with pytest.raises(ConfigError, match="must run in tier landlock or above, and this is none"):
+        asyncio.run(run_command(["true"], tier="none"))
+    with pytest.raises(ConfigError, match="must run in tier landlock"):
+        ZygoteSession(tier="container")
+    monkeypatch.setenv("TOOLWEAVE_PYTHON_MINIMUM", "ful")
+    with pytest.raises(ConfigError, match="no isolation tier 'ful'"):
+        ZygoteSession()
+
+
+def test_a_tier_that_jupyter_cannot_give_is_refused() -> None:
+    with pytest.raises(ConfigError, match="jupyter backend isolates nothing, and tier full is asked for"):
+        shared_pool("jupyter", isolation="full")
+
+
+@pytest.mark.parametrize("wrong", [{"cut": "end"}, {"max_chars": 0}, {"timeout_s": 0.0}, {"timeout_s": float("nan")}])
+def test_a_setting_that_means_nothing_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        PythonTool(**wrong)
 
 
 def test_a_first_session_that_cannot_start_sends_the_pool_to_what_comes_next() -> None:

@@ -102,6 +102,7 @@ def test_errors_are_plain_tracebacks_of_the_models_own_code(tier: Tier) -> None:
     assert "SyntaxError" in (syntax.error or "")
     assert "interactiveshell" not in (missing.error or "interactiveshell")
     assert "SystemExit: 3" in (leave.error or "")
+    assert leave.text == ""  # and not IPython's advice to press Ctrl-D
     assert not any(result.state_lost for result in (zero, syntax, missing, leave))
 
 
@@ -230,8 +231,9 @@ def test_values_bytes_and_pictures_are_bound(tier: Tier) -> None:
         assert (await session.execute("n, raw, image_1.size")).result == "([1, {'a': None}], b'\\x00\\xff', (9, 4))"
         with pytest.raises(ConfigError, match="not a PNG or JPEG"):
             await session.put_images({"image_2": b"GIF89a"})
-        with pytest.raises(ConfigError, match="not a name"):
-            await session.put({"not a name": 1})
+        for name in ("not a name", "class"):
+            with pytest.raises(ConfigError, match="not a name"):
+                await session.put({name: 1})
         await session.close()
 
     asyncio.run(play())
@@ -306,6 +308,17 @@ def test_an_unknown_profile_or_tier_names_the_known_ones() -> None:
     with pytest.raises(ConfigError) as error:
         ZygoteSession(profile="scince")
     assert "science" in (error.value.hint or "")
+    with pytest.raises(ConfigError, match="no isolation tier 'Full'"):
+        ZygoteSession(tier="Full")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [{"disk_mb": 0}, {"disk_mb": -1}, {"memory_mb": 0}, {"processes": 0}, {"images": -1}, {"timeout_s": float("nan")}],
+)
+def test_a_limit_that_would_limit_nothing_is_refused(limit: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(limit))):
+        SessionLimits(**limit)
 
 
 def test_a_branch_has_the_state_and_files_of_its_parent_and_goes_its_own_way(tier: Tier) -> None:

@@ -21,7 +21,7 @@ def run_program(request: Mapping[str, Any], blob: bytes) -> tuple[dict[str, Any]
     input) and `keep` (patterns of the files to hand back). What the program writes goes where this process's output
     goes. A KeyboardInterrupt ends the program, not what is done with its files.
     """
-    report: dict[str, Any] = {"error": None, "status": None, "files": []}
+    report: dict[str, Any] = {"error": None, "status": None, "files": [], "left_out": 0}
     at = 0
     for name, size in request["files"]:
         os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
@@ -48,6 +48,8 @@ def run_program(request: Mapping[str, Any], blob: bytes) -> tuple[dict[str, Any]
             report["files"].append((name, len(data)))
             pieces.append(data)
             room -= len(data)
+        elif os.path.isfile(name) and not os.path.islink(name):
+            report["left_out"] += 1
     return report, b"".join(pieces)
 
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from importlib import import_module
 from types import FrameType
 from typing import Any, TextIO, cast
@@ -211,6 +212,7 @@ class Interpreter:
         without_traits(self.shell.displayhook, "shell")
         without_traits(history, "shell", "outputs", "output_hist_reprs", "input_hist_parsed", "input_hist_raw")
         without_traits(history, "db_input_cache")
+        warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's, for a terminal
         self.transformers = count_transformers(self.shell)
         self.busy = False
         self.streams()
