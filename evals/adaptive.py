@@ -154,7 +154,7 @@ class PatientSampler:
             return None
         if isinstance(cause, openai.APIConnectionError):
             return 0.0 if self.answered else None
-        nonsense = isinstance(cause, AttributeError | TypeError | ValueError)
+        nonsense = isinstance(cause, AttributeError | LookupError | TypeError | ValueError)
         return 0.0 if nonsense and (self.answered or self.known) else None
 
 

@@ -53,7 +53,11 @@ _LONGEST = 8000
 
 
 class NoVerdict(Exception):
-    """The judge was asked, and said nothing that is a verdict."""
+    """The judge was asked, and said nothing that is a verdict; its tokens were spent all the same."""
+
+    def __init__(self, message: str, spent: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.spent = spent
 
 
 @final
@@ -113,7 +117,8 @@ class Judge:
             raise
         except Exception as error:
             held = trajectory.info.get("judge", {}).get("reward", trajectory.reward)
-            trajectory.info["judge"] = {"error": f"{type(error).__name__}: {error}", "reward": held}
+            spent = error.spent if isinstance(error, NoVerdict) else {}
+            trajectory.info["judge"] = {"error": f"{type(error).__name__}: {error}", "reward": held, **spent}
             trajectory.reward = None
             return
         if trajectory.reward is None:
@@ -130,18 +135,15 @@ class Judge:
         if (known := self._known.get(key)) is not None:
             return {**known, "cached": True, "prompt_tokens": 0, "tokens": 0, "cost": 0.0 if self.prices else None}
         asked = await self._ask(key, user(prompt))
-        found = _VERDICT.findall(asked.answer)
-        if not found:
-            raise NoVerdict(f"{self.name} gave no verdict: {asked.answer[-200:]!r}")
-        verdict = {
-            "key": key,
-            "model": self.name,
-            "verdict": found[-1],
-            "raw": asked.answer,
+        spent = {
             "prompt_tokens": prompt_tokens(asked),
             "tokens": asked.sampled_tokens,
             "cost": cost_of(asked, self.prices) if self.prices else None,
         }
+        found = _VERDICT.findall(asked.answer)
+        if not found:
+            raise NoVerdict(f"{self.name} gave no verdict: {asked.answer[-200:]!r}", spent)
+        verdict = {"key": key, "model": self.name, "verdict": found[-1], "raw": asked.answer, **spent}
         self._known[key] = verdict
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:

@@ -118,9 +118,12 @@ def test_a_judge_that_fails_costs_no_second_play(
 
 def test_a_judge_without_a_verdict_is_an_error_of_ours(tasks: str, tmp_path: Path) -> None:
     with JudgeServer(lambda number: Say(text="Hard to say.")) as server:
-        assert judged(tasks, tmp_path / "j", server) == 2
+        assert judged(tasks, tmp_path / "j", server, "--price", "0,0") == 2
         assert server.asked == 4  # each was asked twice
-    assert (results(tmp_path / "j")["errors"], results(tmp_path / "j")["scored"]) == (2, 2)
+    found = results(tmp_path / "j")
+    assert (found["errors"], found["scored"]) == (2, 2)
+    # four questions at 11 tokens in and 7 out: what was asked in vain was paid for
+    assert found["tokens"]["judge"] == 72 and found["cost"] == pytest.approx(4 * (11 + 2 * 7) / 1e6)
 
 
 def test_scoring_again_keeps_the_old_scores_and_plays_nothing(

@@ -76,7 +76,8 @@ def storm(number: int) -> Say | None:
 
 
 def nonsense(number: int) -> Say | None:
-    bodies = ["<html>gateway</html>", '{"choices": [{"message"', '{"choices": null}', "[]", ""]
+    empty = ['{"choices": null}', '{"choices": []}', '{"choices": {"a": 1}}', "[]", ""]
+    bodies = ["<html>gateway</html>", '{"choices": [{"message"', *empty]
     return Say(body=bodies[number % len(bodies)]) if number % 4 == 3 else None
 
 
