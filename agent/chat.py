@@ -190,12 +190,7 @@ class ChatSampler:
             raise ServerError(f"{self.base_url} did not answer within {self.timeout_s:g} seconds") from error
         except openai.APIError as error:
             self._explain(error, begun)
-        except (
-            AttributeError,
-            LookupError,
-            TypeError,
-            ValueError,
-        ) as error:  # a page of HTML, or JSON of another shape
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # HTML, or JSON of another shape
             raise ConfigError(
                 f"{self.base_url} answered with something that is not a chat completion ({type(error).__name__})",
                 hint="the base URL of an OpenAI-compatible server usually ends in /v1",
