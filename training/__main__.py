@@ -34,12 +34,13 @@ def cli() -> None:
 @SETTINGS
 @OUT
 @FRESH
-def run_recipe(recipe: str, settings: Sequence[str], out: Path | None, fresh: bool) -> None:
+@click.option("--resume", is_flag=True, help="Only go on: refuse where the run folder holds no run yet.")
+def run_recipe(recipe: str, settings: Sequence[str], out: Path | None, fresh: bool, resume: bool) -> None:
     """Run RECIPE: a name from `training list`, path/file.py:function, or the folder of an earlier run.
 
     For example: training run quickstart seed=1 stages.grpo.lr=1e-4 --out runs/try
     """
-    run_resolved(*resolved(recipe, settings), out=out, fresh=fresh)
+    run_resolved(*resolved(recipe, settings), out=out, fresh=fresh, resume=resume)
 
 
 def _one_stage(name: str, about: str, example: str) -> None:
@@ -170,13 +171,17 @@ def resolved(name: str, settings: Sequence[str]) -> tuple[Recipe, Path | None]:
     return from_json(stored), Path(name)
 
 
-def run_resolved(recipe: Recipe, folder: Path | None, *, out: Path | None, fresh: bool) -> None:
+def run_resolved(recipe: Recipe, folder: Path | None, *, out: Path | None, fresh: bool, resume: bool = False) -> None:
     """Run it, say how to continue when interrupted, and print what came of it."""
     from training.run import run
 
     if out is not None and folder is not None and out != folder:
         raise ConfigError(f"two run folders are given: {folder} and {out}", hint="give one")
     chosen = out or folder or Path("runs") / recipe.name
+    if resume and fresh:
+        raise ConfigError("--resume goes on with a run and --fresh forgets it", hint="give one")
+    if resume and not (chosen / "recipe.json").exists():
+        raise ConfigError(f"{chosen} holds no run to go on with", hint="drop --resume, or give its folder with --out")
     try:
         run(recipe, chosen, fresh=fresh)
     except KeyboardInterrupt:

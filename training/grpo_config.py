@@ -102,6 +102,7 @@ def check_options(settings: GRPO) -> tuple[int, int]:
     and for what cannot go together.
     """
     _check_names(settings, settings.trl)
+    _check_loss(settings.trl.get("loss_type", "dapo"), settings.trl.get("importance_sampling_level", "token"))
     lora_config(settings.lora, settings.name)
     if settings.lora is not None and settings.server is not None:
         raise ConfigError(
@@ -173,17 +174,20 @@ def _check_sums(settings: GRPO, args: GRPOConfig) -> None:
             f"gradient_accumulation_steps is {args.gradient_accumulation_steps}, not a multiple of the {window} passes "
             "that one sampling serves"
         )
+    _check_loss(args.loss_type, args.importance_sampling_level)
     if args.eval_strategy != "no":
         raise ConfigError("TRL's own evaluation is not used here", hint="evaluate on held-out tasks with `evals run`")
-    if args.loss_type not in AVERAGING:
+
+
+def _check_loss(loss_type: object, level: object) -> None:
+    if loss_type not in AVERAGING:
         raise ConfigError(
-            f"loss_type {args.loss_type!r} weighs whole sequences, of which a forked episode has several",
+            f"loss_type {loss_type!r} weighs whole sequences, of which a forked episode has several",
             hint=f"use one of {', '.join(AVERAGING)}",
         )
-    if args.importance_sampling_level != "token":
+    if level != "token":
         raise ConfigError(
-            f"importance_sampling_level {args.importance_sampling_level!r} weighs whole sequences, of which a forked "
-            "episode has several",
+            f"importance_sampling_level {level!r} weighs whole sequences, of which a forked episode has several",
             hint="use 'token'",
         )
 

@@ -90,7 +90,7 @@ class ToolGRPOTrainer(GRPOTrainer):
         self.settings = settings
         self.taskset = taskset
         self.seam = seam_of(settings)
-        sampler = make_sampler(self.model)
+        sampler: Any = make_sampler(self.model)
         refuse_unservable(getattr(sampler, "engine", None))
         rank = self.accelerator.process_index
         suffix = f"-rank{rank}" if rank else ""
@@ -117,7 +117,7 @@ class ToolGRPOTrainer(GRPOTrainer):
             self.rollouts,
             vocabulary=base.get_input_embeddings().weight.shape[0],
             positions=getattr(base.config.get_text_config(), "max_position_embeddings", None),
-            sight=sight_of(self.rollouts.sampler.renderer) if vision is not None else None,
+            sight=sight_of(sampler.renderer) if vision is not None else None,
             rank=rank,
             ranks=self.accelerator.num_processes,
         )
@@ -155,6 +155,8 @@ class ToolGRPOTrainer(GRPOTrainer):
         batch = self._batch_of(rows, outcomes)
         if not kept:
             logger.warning("every group of step %d was dropped: %s", moment.step, groups[0].dropped)
+        elif not any(outcome.left_out is None for outcome in outcomes):
+            logger.warning("no episode of step %d is trained on: %s", moment.step, outcomes[0].left_out)
         self._note(step_means(outcomes, groups, [*self.taskset.rubric.rewards, *self.taskset.rubric.group]))
         return batch
 
@@ -195,15 +197,15 @@ class ToolGRPOTrainer(GRPOTrainer):
         Rows without an advantage count in every average and are then left out, where their gradient is exactly 0: a
         group whose attempts all won or all lost costs no forward pass.
         """
-        counted = sum(outcome.left_out is None for outcome in outcomes)
+        usable = sum(outcome.left_out is None or self._is_dropped(outcome) for outcome in outcomes)
         trained = sum(outcome.trained for outcome in outcomes)
         tokens = sum(sum(row.mask) for row in rows)
         self.state.num_input_tokens_seen += sum(len(row.prompt) + len(row.completion) for row in rows)
         if self._idle_rows_are_idle():
             rows = [row for row in rows if not row.is_idle]
-        here = torch.tensor([[len(rows), counted, trained, tokens]], device=self.accelerator.device)
+        here = torch.tensor([[len(rows), usable, trained, tokens]], device=self.accelerator.device)
         ranks: Any = self.accelerator.gather(here)
-        if int(ranks[:, 1].sum()) == 0:
+        if int(ranks[:, 1].sum()) == 0:  # a step without any is a fault; one that the settings drop is a lost step
             raise _nothing_to_learn_from(self.state.global_step, outcomes)
         size = size_for(int(ranks[:, 0].max()), chunks=micro_batches(self.args))
         batch = collate(rows, size=size, pad_id=self._tokenizer.pad_token_id)
@@ -223,6 +225,11 @@ class ToolGRPOTrainer(GRPOTrainer):
         device = self.accelerator.device
         batch = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
         return self._with_log_probs(batch, torch.tensor(episodes, device=self.accelerator.device))
+
+    def _is_dropped(self, outcome: Outcome) -> bool:
+        """True where the settings, not a fault, leave an episode out: it stopped for a reason that is dropped."""
+        stop = outcome.trajectory.stop
+        return stop not in (None, Stop.ERROR) and self.seam.stops[stop] == "drop"
 
     def _idle_rows_are_idle(self) -> bool:
         """False where a row without advantage moves the weights, or the loss averages over the rows it is given."""

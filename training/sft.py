@@ -190,7 +190,10 @@ def layout(lengths: Sequence[int], steps: int, batch_size: int, seed: int) -> li
 
 def dataset_of(rows: Sequence[Row]) -> Dataset:
     """The rows as TRL reads them, and as JSON which pictures they hold, where any does."""
-    columns = {"input_ids": [list(row.input_ids) for row in rows], "labels": [list(row.labels) for row in rows]}
+    columns: dict[str, list[Any]] = {
+        "input_ids": [list(row.input_ids) for row in rows],
+        "labels": [list(row.labels) for row in rows],
+    }
     if any(row.pictures for row in rows):
         columns["pictures"] = [json.dumps([asdict(image) for image in row.pictures]) for row in rows]
     return Dataset.from_dict(columns)
@@ -198,7 +201,8 @@ def dataset_of(rows: Sequence[Row]) -> Dataset:
 
 def placed(pictures: str) -> tuple[PlacedImage, ...]:
     """The pictures of a row of `dataset_of`."""
-    return tuple(PlacedImage(**{**image, "shown_size": tuple(image["shown_size"])}) for image in json.loads(pictures))
+    found: list[dict[str, Any]] = json.loads(pictures)
+    return tuple(PlacedImage(**(image | {"shown_size": tuple(image["shown_size"])})) for image in found)
 
 
 def packed(rows: Sequence[Row], length: int | None) -> Dataset:
@@ -286,6 +290,8 @@ def save_model(model: Any, tokenizer: Any, dialect: str, folder: Path, weights: 
 class RowTrainer(SFTTrainer):
     """`SFTTrainer` that keeps the order of its rows, shows the model the rows' pictures and, on a CPU, spends the LM
     head on trained positions only."""
+
+    model: Any
 
     def __init__(self, *, vision: Vision | None = None, **trl: Any) -> None:
         super().__init__(**trl)

@@ -36,6 +36,8 @@ MISTAKES = {
     "run broken.py": "recipe broken failed: ZeroDivisionError: division by zero (",
     "run broken.py:wrong": "recipe wrong returned list, not a Recipe",
     "run broken.py:typed steps=3": "recipe typed returned int, not a Recipe",
+    "run quickstart --resume": "runs/quickstart holds no run to go on with",
+    "run quickstart --resume --fresh": "--resume goes on with a run and --fresh forgets it",
     "run .": ". is a folder without a readable recipe.json",
 }
 
@@ -101,6 +103,7 @@ def test_a_slip_in_the_last_stage_stops_a_run_before_its_first(tmp_path: Path) -
         ({"held_out": HeldOut(every=1, n=64, taskset_args={"n": 40})}, "grpo.held_out.n is 64, and arithmetic has 40"),
         ({"skip": 28}, "taskset arithmetic has 2 tasks, and a step takes 4 of them"),
         ({"advantages": "grop"}, "there is no advantages named 'grop'"),
+        ({"trl": {"loss_type": "luspo"}}, "loss_type 'luspo' weighs whole sequences"),
         ({"share_results": ("serch",)}, "grpo.share_results names 'serch', and arithmetic has no such tool"),
     ],
 )
