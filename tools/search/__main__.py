@@ -19,6 +19,7 @@ from tools.search.hit import Hit, SearchFailed
 from tools.search.meaning import By
 from tools.search.pictures import SUFFIX, PictureIndex, build_pictures
 from tools.search.sources import FORMATS, documents_of, fingerprint, pictures_of
+from tools.search.tantivy_index import SUFFIX as TANTIVY
 
 _by = click.option(
     "--by", type=click.Choice(get_args(By)), help="What ranks documents. Default: all that the index has."
@@ -53,6 +54,8 @@ def index(
     .tantivy is a folder kept by tantivy, which searches faster and must be installed. With an encoder, documents are
     found by meaning as well as by words.
     """
+    if out.is_dir() and out.suffix != TANTIVY:
+        raise ConfigError(f"{out} is a folder, and an index is a file", hint=f"name it {out / 'my.index'}")
     columns = {"id": id_column, "title": title_column, "text": text_column}
     total, documents = documents_of(source, format, columns)
     vectors = text_encoder(encoder) if encoder else None
@@ -124,7 +127,7 @@ def check(index_file: Path) -> None:
 @search.command()
 @click.argument("index_file", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Another one lets other machines ask.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--topk", default=3, show_default=True, type=click.IntRange(1, 100), help="Where a request names none.")
 @_by
 def serve(index_file: Path, host: str, port: int, topk: int, by: By | None) -> None:

@@ -10,12 +10,14 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, final
 
 import httpx2
 
 from tools.errors import ConfigError, nearest
 from tools.record import record
+from tools.search.documents import unquoted
 from tools.search.extract import printable
 from tools.search.hit import Hit, Kind, Query, SearchFailed
 
@@ -117,7 +119,7 @@ def _document(document: JSON, score: Any, rank: int) -> Hit:
     title, _, text = str(document["contents"]).partition("\n")
     known = str(document.get("id", rank))
     return Hit(
-        title=printable(title).strip('"'),
+        title=unquoted(printable(title)),
         url=f"doc:{known}",
         snippet=printable(text),
         score=None if score is None else float(score),
@@ -175,7 +177,9 @@ class HttpProvider:
         self._api = APIS[service]
         address = url or self._api.url
         if not address:
-            raise ConfigError(f"{service} needs its address", hint=f"--search {service}=http://127.0.0.1:8000")
+            raise ConfigError(f"{service} needs its address", hint=f"search={service}=http://127.0.0.1:8000")
+        if not _is_web_address(address):
+            raise ConfigError(f"{address!r} is no address", hint=f"search={service}=http://127.0.0.1:8000")
         key = os.environ.get(self._api.key, "") if self._api.key else ""
         if self._api.key and not key:
             raise ConfigError(f"{service} needs a key", hint=f"set the environment variable {self._api.key}")
@@ -183,9 +187,13 @@ class HttpProvider:
         self.kinds = self._api.kinds
         self._tries, self._pause_s = tries, pause_s
         value = f"Bearer {key}" if self._api.header == "Authorization" else key
-        self._client = httpx2.AsyncClient(
-            base_url=address, timeout=timeout_s, headers={self._api.header: value} if key else {}
+        self._open = partial(
+            httpx2.AsyncClient,
+            base_url=address,
+            timeout=timeout_s,
+            headers={self._api.header: value} if key else {},
         )
+        self._clients: dict[asyncio.AbstractEventLoop, httpx2.AsyncClient] = {}
 
     async def search(self, query: Query) -> tuple[Hit, ...]:
         """See `Provider.search`."""
@@ -201,13 +209,25 @@ class HttpProvider:
         raise AssertionError("a loop of at least one try returns or raises")
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
+        """Close the connections of the running loop."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    def _client(self) -> httpx2.AsyncClient:
+        """The running loop's: a connection is of no use in another, and each stage of a training run has its own."""
+        for loop in list(self._clients):
+            if loop.is_closed():
+                self._clients.pop(loop, None)
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            self._clients[loop] = self._open()
+        return self._clients[loop]
 
     async def _send(self, call: Call) -> bytes:
         method = "GET" if call.body is None else "POST"
         try:
-            reply = await self._client.request(method, call.path, params=call.params, json=call.body)
+            reply = await self._client().request(method, call.path, params=call.params, json=call.body)
         except httpx2.HTTPError as error:
             raise SearchFailed("unavailable", f"the search service {self.name} cannot be reached") from error
         if reply.status_code == 429:
@@ -230,6 +250,14 @@ class HttpProvider:
             raise SearchFailed(
                 "bad_reply", f"the search service {self.name} answered in a form that is not known"
             ) from error
+
+
+def _is_web_address(address: str) -> bool:
+    try:
+        url = httpx2.URL(address)
+    except httpx2.InvalidURL:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host)
 
 
 def service_name(service: str, url: str | None) -> str:

@@ -108,6 +108,11 @@ class ReplyCache:
                 f"{self.path} is a cache of version {version}; this program reads up to {VERSION}",
                 hint="update toolweave",
             )
+        tables = {str(name) for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if others := sorted(tables - {"replies"}):
+            raise ConfigError(
+                f"{self.path} is not a cache of replies: it holds {', '.join(others)}", hint="name a file of its own"
+            )
         if self.mode == "replay":
             self._db.execute("SELECT key, request, reply, at FROM replies LIMIT 1").fetchone()
             return
@@ -166,8 +171,7 @@ class Recorded:
         else:
             self.asked += 1
             reply = self.cache.put(key, request, await _reply(self.inner, query))
-        if "failure" in reply:
-            raise SearchFailed(cast(Failure, reply["failure"]), str(reply["message"]))
+        raise_recorded(reply)
         hits = tuple(Hit(**hit) for hit in reply["hits"])
         self._remember(query, hits)
         return hits
@@ -198,14 +202,26 @@ def page_reply(page: Page) -> dict[str, Any]:
     return {"page": asdict(page)}
 
 
+def failure_reply(error: SearchFailed) -> dict[str, Any]:
+    """A lasting failure as a cache holds it. Raises it again where asking once more may help."""
+    if error.failure not in _KEPT_FAILURES:
+        raise error
+    return {"failure": error.failure, "message": str(error)}
+
+
+def raise_recorded(reply: Mapping[str, Any]) -> None:
+    """Raises the failure that was recorded, where one was."""
+    if "failure" in reply:
+        raise SearchFailed(cast(Failure, reply["failure"]), str(reply["message"]))
+
+
 async def _reply(provider: Provider, query: Query) -> dict[str, Any]:
     try:
         return {"hits": [asdict(hit) for hit in await provider.search(query)]}
     except SearchFailed as error:
-        if error.failure not in _KEPT_FAILURES:
-            raise
-        return {"failure": error.failure, "message": str(error)}
+        return failure_reply(error)
 
 
 def _canonical(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="replace").decode()  # a model may write half a pair of UTF-16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
@@ -58,6 +59,16 @@ class SearchIndex(Protocol):
         ...
 
 
+def unquoted(title: str) -> str:
+    """A title as Search-R1 writes one, without the quotes around it; those within stay.
+
+    >>> unquoted('"The "Elbe""'), unquoted("Elbe")
+    ('The "Elbe"', 'Elbe')
+    """
+    quoted = len(title) > 1 and title[0] == title[-1] == '"'
+    return title[1:-1] if quoted else title
+
+
 def telling_words(text: str) -> list[str]:
     """The words of a query that are looked for: each once, in lower case, without the commonest where others are left.
 
@@ -66,7 +77,8 @@ def telling_words(text: str) -> list[str]:
     >>> telling_words("What is the capital of France?"), telling_words("who is who")
     (['capital', 'france'], ['who', 'is'])
     """
-    words = list(dict.fromkeys(word.lower() for word in re.findall(r"\w+", text)))[:MAX_WORDS]
+    composed = unicodedata.normalize("NFC", text)  # else an accent written apart would end a word
+    words = list(dict.fromkeys(word.lower() for word in re.findall(r"[^\W_]+", composed)))[:MAX_WORDS]
     if not words:
         raise SearchFailed("refused", "the query holds no words")
     return [word for word in words if word not in _STOP] or words

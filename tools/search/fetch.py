@@ -124,7 +124,9 @@ class Fetcher:
                     "rate_limited", f"{_shown(url)} asks for a pause", float(wait) if wait.isdigit() else None
                 )
             if response.status != 200:
-                raise SearchFailed("unavailable", f"{_shown(url)} answered with status {response.status}")
+                passing = response.status >= 500 or response.status == 408
+                kind = "unavailable" if passing else "refused"
+                raise SearchFailed(kind, f"{_shown(url)} answered with status {response.status}")
             media_type, _, rest = found.get("content-type", "").partition(";")
             media_type = media_type.strip().lower()
             if not any(media_type.startswith(known) for known in self.media_types):
@@ -142,13 +144,15 @@ class Fetcher:
         unpack = zlib.decompressobj(wbits=31) if encoding.endswith("gzip") else None
         try:
             async for chunk in chunks:
+                if unpack is not None and unpack.eof and chunk:
+                    raise SearchFailed("bad_reply", f"{_shown(url)} goes on after the end of its gzip")
                 kept += chunk if unpack is None else unpack.decompress(chunk, most + 1 - len(kept))
                 if len(kept) > most or (unpack is not None and unpack.unconsumed_tail):
                     raise SearchFailed("refused", f"{_shown(url)} is larger than {most:,} bytes")
         except zlib.error as error:
             raise SearchFailed("bad_reply", f"{_shown(url)} is not the gzip it says it is") from error
-        if unpack is not None and not unpack.eof:
-            raise SearchFailed("bad_reply", f"{_shown(url)} ended in the middle")
+        if unpack is not None and (not unpack.eof or unpack.unused_data):
+            raise SearchFailed("bad_reply", f"{_shown(url)} is not one whole gzip")
         return bytes(kept)
 
 

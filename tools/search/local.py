@@ -234,7 +234,7 @@ class LocalIndex:
             snippet=text,
             source=self.path.stem,
             score=score,
-            info={"id": id, **json.loads(info)},
+            info={**json.loads(info), "id": id},
         )
 
     def _connection(self) -> sqlite3.Connection:

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import JSONResponse
 
-MAX_BODY = 1_000_000
+MAX_BODY = 16_000_000
 """Bytes of a request."""
+
+MAX_QUERIES = 8192
+"""Of a request: Search-R1 sends those of a whole step at once, 512 tasks of 5 attempts each."""
 
 
 class Asked(BaseModel):
@@ -30,7 +33,7 @@ class Asked(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    queries: list[str] = Field(max_length=512)
+    queries: list[str] = Field(max_length=MAX_QUERIES)
     topk: int | None = Field(default=None, ge=1, le=100)
     return_scores: bool = False
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from tools.errors import ConfigError, nearest
-from tools.search.documents import Document
+from tools.search.documents import Document, unquoted
 from tools.search.extract import decoded, page_of
 from tools.search.fetch import Fetched
 from tools.search.pictures import Picture
@@ -67,7 +67,8 @@ def _jsonl(source: Path, columns: Columns) -> tuple[int, Iterator[Document]]:
                     continue
                 try:
                     row: Any = json.loads(line.decode())
-                except ValueError as error:  # a UnicodeDecodeError is one
+                    json.dumps(row, ensure_ascii=False).encode()  # half a pair of UTF-16 is written as \\ud800
+                except ValueError as error:  # a UnicodeDecodeError is one, and a UnicodeEncodeError
                     raise ConfigError(f"{source}, line {number}: {error}") from error
                 if not isinstance(row, dict):
                     raise ConfigError(f"{source}, line {number}: not a JSON object")
@@ -125,7 +126,7 @@ def _document(row: Mapping[str, Any], columns: Columns, number: int, where: str)
     """A row as a document; Search-R1's `contents` (title in quotes, a line, text) is read too."""
     if columns["text"] not in row and "contents" in row:
         title, _, text = str(row["contents"]).partition("\n")
-        return Document(id=str(row.get(columns["id"], number)), title=title.strip('" '), text=text)
+        return Document(id=str(row.get(columns["id"], number)), title=unquoted(title.strip()), text=text)
     if columns["text"] not in row:
         hint = f"{nearest(columns['text'], row)}; name it with --text"
         raise ConfigError(f"{where}: there is no column {columns['text']!r}, only {', '.join(row)}", hint=hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
 import json
 import threading
 from typing import Any
@@ -205,3 +206,30 @@ def test_a_missing_key_an_unknown_service_and_a_missing_address_are_said(monkeyp
     assert "serper" in (caught.value.hint or "")
     with pytest.raises(ConfigError, match="needs its address"):
         HttpProvider("searxng")
+    for address in ("127.0.0.1:8000", "somewhere", "ftp://a.example", "http://[::1", "http://"):
+        with pytest.raises(ConfigError, match="is no address"):
+            HttpProvider("retriever", address)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a loop leaves its connections open
+def test_a_service_is_asked_from_one_event_loop_after_the_other() -> None:
+    class Kept(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            body = json.dumps(GOOD["retriever"]).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Kept) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        provider = HttpProvider("retriever", f"http://127.0.0.1:{server.server_port}")
+        for _ in range(3):
+            assert len(asyncio.run(provider.search(Query(text="elbe", k=2)))) == 2
+        server.shutdown()

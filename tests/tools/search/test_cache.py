@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tools.errors import ConfigError
-from tools.search.cache import Recorded, ReplyCache
+from tools.search.cache import MODES, Recorded, ReplyCache
 from tools.search.hit import Hit, Kind, Query, SearchFailed
 
 
@@ -135,5 +135,8 @@ def test_what_is_no_cache_is_refused_in_a_sentence(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "other.db")
     other.execute("CREATE TABLE t (x)")
     other.close()
-    with pytest.raises(ConfigError, match="is not a cache of replies"):
-        ReplyCache(tmp_path / "other.db", "replay")
+    before = (tmp_path / "other.db").read_bytes()
+    for mode in MODES:
+        with pytest.raises(ConfigError, match="is not a cache of replies: it holds t"):
+            ReplyCache(tmp_path / "other.db", mode)
+    assert (tmp_path / "other.db").read_bytes() == before, "a file named by mistake is left as it was"

@@ -248,7 +248,9 @@ BOMB = gzip.compress(b"a" * 50_000_000)
         (("br", b"anything"), "bad_reply"),
         ((429,), "rate_limited"),
         ((500,), "unavailable"),
-        ((404,), "unavailable"),
+        ((404,), "refused"),
+        (("gzip", gzip.compress(b"half a page, ") + gzip.compress(b"and the other half")), "bad_reply"),
+        (("gzip", gzip.compress(b"a page") + bytes(3_000_000)), "bad_reply"),
         (("image/png",), "bad_reply"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import sqlite3
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def test_documents_can_be_opened_and_gone_through(tmp_path: Path) -> None:
 @given(st.text(max_size=60))
 def test_any_query_is_words_and_never_operators(text: str) -> None:
     index = SHARED[0]
-    if not re.search(r"\w", text):
+    if not re.search(r"[^\W_]", text):
         with pytest.raises(SearchFailed, match="no words"):
             index.search(text, 3)
         return
@@ -68,6 +69,14 @@ def test_any_query_is_words_and_never_operators(text: str) -> None:
 )
 def test_operators_of_the_index_are_plain_words(query: str) -> None:
     assert SHARED[0].search(query, 4)[0].info["id"] == "sea"
+
+
+def test_a_query_finds_what_is_spelt_with_the_same_letters_however_they_are_put_together(tmp_path: Path) -> None:
+    index = index_of([Document(id="m", title="Müller", text="A miller.", info={"id": "another"})], tmp_path)
+    for query in ("Müller", unicodedata.normalize("NFD", "Müller"), "_müller_", "__ müller"):
+        assert [hit.info["id"] for hit in index.search(query, 3)] == ["m"], query
+    with pytest.raises(SearchFailed, match="no words"):
+        index.search("__ _", 3)
 
 
 SHARED: list[LocalIndex] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tools.search.cache import ReplyCache
+from tools.search.cache import Recorded, ReplyCache
 from tools.search.ddg import DdgsProvider
 from tools.search.documents import Document
 from tools.search.hit import Hit, Kind, Page, Query, SearchFailed
@@ -87,6 +87,12 @@ def test_a_wrong_query_is_told_and_not_asked(arguments: Any, told: str) -> None:
     assert told in shown.text and shown.is_error and source.asked == []
 
 
+def test_half_a_character_in_a_query_is_left_out_and_the_rest_asked(tmp_path: Path) -> None:
+    source = Source(*HITS)
+    shown = call(SearchTools(Recorded(source, ReplyCache(tmp_path / "c.db"))), "search", query="el\ud800be\x00 \x1b")
+    assert not shown.is_error and [query.text for query in source.asked] == ["elbe"]
+
+
 def test_search_r1_has_its_own_form() -> None:
     shown = call(SearchTools(Source(*HITS[:1]), style=search_r1_style), "search", query="x")
     assert shown.text.startswith("Doc 1(Title: Elbe) A river") and shown.text.endswith("...\n")
@@ -142,6 +148,34 @@ def test_a_page_is_recorded_and_replayed(site: Any, answers: Any, fetcher_for: A
     with pytest.raises(SearchFailed) as caught:
         asyncio.run(replaying.page(url + "other"))
     assert caught.value.failure == "not_recorded" and len(here.seen) == 1
+
+
+@pytest.mark.parametrize("path", ["", "nowhere", "\ud800"])
+def test_a_page_that_was_refused_is_refused_in_replay_too(
+    path: str, site: Any, answers: Any, fetcher_for: Any, tmp_path: Path
+) -> None:
+    here = site(index=answers("no", 403))
+    arguments = {"url": f"http://site.example:{here.port}/{path}"}
+    file = tmp_path / "pages.db"
+    with fetcher_for(here) as (fetcher, _):
+        live = call(SearchTools(Source(), WebPages(fetcher, ReplyCache(file, "record"))), "open_page", **arguments)
+    asked = len(here.seen)
+    again = call(SearchTools(Source(), WebPages(None, ReplyCache(file, "replay"))), "open_page", **arguments)
+    assert again == live and live.data == {"failure": "refused"} and len(here.seen) == asked
+    again.text.encode()
+    assert again.text.startswith("http://site.example")
+
+
+def test_a_page_that_takes_long_to_read_holds_nobody_up(
+    site: Any, answers: Any, fetcher_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.search.tool.READING_S", 0.2)
+    here = site(index=answers("<!--" * 20_000))
+    with fetcher_for(here) as (fetcher, _):
+        pages = WebPages(fetcher)
+        with pytest.raises(SearchFailed, match="could not be read") as caught:
+            asyncio.run(pages.page(f"http://site.example:{here.port}/"))
+    assert caught.value.failure == "unavailable"
 
 
 class Engines:
