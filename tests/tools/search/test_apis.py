@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.server
 import json
 import threading
@@ -233,3 +234,5 @@ def test_a_service_is_asked_from_one_event_loop_after_the_other() -> None:
         for _ in range(3):
             assert len(asyncio.run(provider.search(Query(text="elbe", k=2)))) == 2
         server.shutdown()
+    del provider
+    gc.collect()  # the warnings about what the loops left open belong to this test
