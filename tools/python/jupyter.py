@@ -219,8 +219,10 @@ class JupyterSession(Session):
         if not self.alive:
             raise SessionDied("the kernel is not running")
         result = await from_background(self._execute(code, 30.0))
+        if result.ending == "error":  # a picture with a good header and broken pixels, say
+            raise ConfigError(f"a value cannot be bound: {result.error}")
         if result.ending != "ok":
-            raise SessionDied(f"a value could not be bound: {result.error or result.note}")
+            raise SessionDied(f"a value could not be bound: {result.note}")
 
     async def _execute(self, code: str, timeout_s: float) -> CellResult:
         cell = _Cell(self.limits)

@@ -40,11 +40,11 @@ class Pool:
         spare: int = 1,
         fresh: bool = False,
         idle_s: float = 300.0,
-        otherwise: Sequence[tuple[str, Callable[[], Session]]] = (),
+        otherwise: Sequence[tuple[str, Callable[[], Session], int]] = (),
     ) -> None:
         self.make = make
         self.otherwise = list(otherwise)
-        """What to make instead, each with its name, when the very first session cannot be started."""
+        """What to make instead, each with its name and how many at most, when the very first cannot be started."""
         self._proven = False
         self.size = size
         self.spare = min(spare, size)
@@ -169,7 +169,8 @@ class Pool:
                     if make is self.make and (self._proven or not self.otherwise):
                         raise
                     if make is self.make:  # else another start has fallen back already: try again with what it chose
-                        name, self.make = self.otherwise.pop(0)
+                        name, self.make, most = self.otherwise.pop(0)
+                        self.size = min(self.size, most)
                         log.warning("%s; falling back to %s", error, name)
             except BaseException:
                 session.kill()

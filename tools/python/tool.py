@@ -98,12 +98,13 @@ def _new_pool(
             raise
         log.warning("%s; falling back to plain Jupyter kernels, which isolate nothing (%s)", error, error.hint)
         return Pool(jupyter, size=sessions_per_process(16), fresh=fresh)
-    otherwise: list[tuple[str, Callable[[], Session]]] = []
+    size, kernels = sessions_per_process(256), sessions_per_process(16)  # a kernel takes fifteen times the memory
+    otherwise: list[tuple[str, Callable[[], Session], int]] = []
     if isolation == "auto" and tier == "full" != minimum and obstacle_to("landlock") is None:
-        otherwise.append(("tier landlock", lambda: ZygoteSession(limits, tier="landlock", profile=profile)))
+        landlock = functools.partial(ZygoteSession, limits, tier="landlock", profile=profile)
+        otherwise.append(("tier landlock", landlock, size))
     if not strict:
-        otherwise.append(("plain Jupyter kernels, which isolate nothing", jupyter))
-    size = sessions_per_process(256)
+        otherwise.append(("plain Jupyter kernels, which isolate nothing", jupyter, kernels))
     make = functools.partial(ZygoteSession, limits, tier=tier, profile=profile)
     return Pool(make, size=size, spare=4, fresh=fresh, otherwise=otherwise)
 

@@ -375,9 +375,11 @@ class ZygoteSession(Session):
         except BadFrame as error:
             raise ConfigError(f"the values are too large: {error}", hint="bind fewer at a time") from error
         exchange, outcome = await self._ask(number, frame)
-        if outcome != "done" or exchange.answer.get("error"):
+        if outcome != "done":
             self.kill()
-            raise SessionDied(f"a value could not be bound: {exchange.answer.get('error') or outcome}")
+            raise SessionDied(f"a value could not be bound: {outcome}")
+        if problem := exchange.answer.get("error"):  # a picture with a good header and broken pixels, say
+            raise ConfigError(f"{', '.join([*values, *blobs])} cannot be bound: {problem}")
 
 
 class _Family:

@@ -129,14 +129,14 @@ def test_a_first_session_that_cannot_start_sends_the_pool_to_what_comes_next() -
         return ZygoteSession(LIMITS, profile="bare", shown=("/no/such/folder",))
 
     async def play() -> list[str]:
-        pool = Pool(broken, size=2, spare=0, otherwise=[("kernels", lambda: JupyterSession(LIMITS))])
+        pool = Pool(broken, size=2, spare=0, otherwise=[("kernels", lambda: JupyterSession(LIMITS), 1)])
         session = await pool.acquire()
-        said = [type(session).__name__, str((await session.execute("6 * 7")).result)]
+        said = [type(session).__name__, str((await session.execute("6 * 7")).result), str(pool.size)]
         await pool.release(session)
         await pool.close()
         return said
 
-    assert asyncio.run(play()) == ["JupyterSession", "42"]
+    assert asyncio.run(play()) == ["JupyterSession", "42", "1"]
 
 
 def test_idle_forked_sessions_are_reaped_and_leave_nothing() -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 
+import PIL.Image
 import pytest
 
+from tools.errors import ConfigError
 from tools.python import PythonTool, SessionLimits
 from tools.python.isolation import obstacle_to
+from tools.python.jupyter import JupyterSession
+from tools.python.zygote import ZygoteSession
 
 LIMITS = SessionLimits(timeout_s=300, grace_s=60, memory_mb=700, output_mb=1, processes=32)
 
@@ -67,3 +72,26 @@ def test_it_is_an_observation_and_the_next_call_is_answered(name: str) -> None:
             await python.close()
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("kind", [ZygoteSession, JupyterSession])
+def test_a_picture_with_a_good_header_and_broken_pixels_is_named_and_costs_no_session(
+    kind: type[ZygoteSession | JupyterSession],
+) -> None:
+    whole = io.BytesIO()
+    PIL.Image.effect_noise((64, 64), 50).save(whole, "PNG")
+    broken = whole.getvalue()[:60] + bytes(len(whole.getvalue()) - 60)
+
+    async def play() -> str | None:
+        session = kind(LIMITS)
+        await session.start()
+        try:
+            with pytest.raises(ConfigError, match="cannot be bound"):
+                await session.put_images({"image_1": broken})
+            return (await session.execute("6 * 7")).result
+        finally:
+            await session.close()
+
+    if kind is ZygoteSession and (obstacle := obstacle_to("full")):
+        pytest.skip(f"not tested: {obstacle.reason}")
+    assert asyncio.run(play()) == "42"
