@@ -1,8 +1,8 @@
 """A model from random weights learns a task of two pictures in SFT and in GRPO, and only where it is shown its own.
 
-Cold start holds episodes that open the box on the dot's side three times in four, and say what is in the one opened. So
-SFT teaches colours, and to look at the dot at best as often as the episodes do; only the reward says that it should
-always. Accuracy is of samples at temperature 1 on fresh tasks; guessing is right once in four.
+Cold start holds episodes of which two in five open another box than the first picture says, and say what is in that
+one. So SFT teaches what colours look like, and to open the right box as often as the episodes do, 60 %; only the reward
+says that it should always. Accuracy is of samples at temperature 1 on fresh tasks; guessing is right once in four.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ pytestmark = pytest.mark.slow
 WORLD = str(Path(__file__).with_name("two_pictures.py")) + ":two_pictures"
 LIMITS = Limits(max_turns=3, call_timeout_s=30.0)
 PARAMS = SamplingParams(max_tokens=32)
-STEPS, RL_STEPS = 300, 30
+STEPS, RL_STEPS = 110, 30
+CARELESS = 0.4
 
 
 def world(**arguments: Any) -> Taskset:
@@ -46,7 +47,7 @@ def stage_run(stage: Any, folder: Path, start: str) -> StageRun:
 
 def cold_start(path: Path, swapped: bool = False) -> Path:
     """The log of the gold episodes; `swapped` gives each the pictures of the next one."""
-    taskset = world(n=400, seed=1, careless=0.25)
+    taskset = world(n=400, seed=1, careless=CARELESS)
 
     async def play() -> list[Trajectory]:
         return [
@@ -73,7 +74,7 @@ def cold_start(path: Path, swapped: bool = False) -> Path:
 def taught(root: Path, swapped: bool = False) -> Path:
     log = cold_start(root / "cold.jsonl", swapped)
     stage = SFT(
-        data=str(log), steps=STEPS, batch_size=32, lr=2e-3, warmup=10, checkpoint_every=1000, trl={"bf16": False}
+        data=str(log), steps=STEPS, batch_size=16, lr=3e-3, warmup=10, checkpoint_every=1000, trl={"bf16": False}
     )
     sft(stage, stage_run(stage, root / "sft", model_folder("tiny_vlm")), log)
     return root / "sft" / "model"
@@ -85,7 +86,7 @@ def reinforced(start: Path, folder: Path) -> Path:
         steps=RL_STEPS,
         tasks_per_step=8,
         group_size=8,
-        lr=4e-4,
+        lr=6e-4,
         params=PARAMS,
         limits=LIMITS,
         trl={"bf16": False, "lr_scheduler_type": "linear"},
@@ -113,22 +114,27 @@ def accuracy(model: Path, out: Path) -> float:
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taught(tmp_path_factory.mktemp("sees"))
+def started(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The model after SFT, and its accuracy."""
+    root = tmp_path_factory.mktemp("sees")
+    model = taught(root)
+    return model, accuracy(model, root / "accuracy")
 
 
-def test_two_pictures_are_learnt_by_sft_and_then_by_reward(started: Path, tmp_path: Path) -> None:
-    before = accuracy(started, tmp_path / "before")
-    after = accuracy(reinforced(started, tmp_path / "grpo"), tmp_path / "after")
-    assert 0.5 < before < 0.85 and after > before + 0.1, (before, after)
+def test_two_pictures_are_learnt_by_sft_and_then_by_reward(started: tuple[Path, float], tmp_path: Path) -> None:
+    model, before = started
+    assert 0.45 < before < 0.7, before
+    after = accuracy(reinforced(model, tmp_path / "grpo"), tmp_path / "after")
+    assert after > 0.8 and after > before + 0.2, (before, after)
 
 
 def test_pictures_of_other_samples_teach_nothing_in_sft(tmp_path: Path) -> None:
-    assert accuracy(taught(tmp_path, swapped=True), tmp_path / "after") < 0.45
+    after = accuracy(taught(tmp_path, swapped=True), tmp_path / "after")
+    assert after < 0.37, after
 
 
 def test_pictures_of_other_samples_teach_nothing_in_grpo(
-    started: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    started: tuple[Path, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same episodes, rewards and tokens; each row with the pictures of another group's."""
 
@@ -141,6 +147,6 @@ def test_pictures_of_other_samples_teach_nothing_in_grpo(
         return collate(others, **settings)
 
     monkeypatch.setattr("training.grpo_trainer.collate", swapped)
-    before = accuracy(started, tmp_path / "before")
-    after = accuracy(reinforced(started, tmp_path / "grpo"), tmp_path / "after")
-    assert after < before + 0.1, (before, after)
+    model, before = started
+    after = accuracy(reinforced(model, tmp_path / "grpo"), tmp_path / "after")
+    assert after < before, (before, after)

@@ -60,8 +60,8 @@ class Plays:
         self.renderer = renderer
 
     async def generate(self, request: Request, on_ids: Any = None) -> Generated:
-        side, colour = ("left", "right")[request.seed % 2], ("red", "green", "blue")[request.seed % 3]
-        call = f'<tool_call>\n{{"name": "look", "arguments": {{"box": "{side}"}}}}\n</tool_call>'
+        box, colour = ("red", "green")[request.seed % 2], ("red", "green", "blue")[request.seed % 3]
+        call = f'<tool_call>\n{{"name": "look", "arguments": {{"box": "{box}"}}}}\n</tool_call>'
         ids = (*self.renderer.written(colour if len(request.images) > 1 else call), 2)
         return Generated(token_ids=ids, logprobs=(-0.5,) * len(ids), finish="stop")
 
