@@ -173,8 +173,8 @@ def _number(line: int, verb: str, place: int, word: str) -> float:
         raise ToolError(f"Line {line}: {word[:40]!r} is no number. Nothing was drawn.") from None
     if not low <= value <= high:
         raise ToolError(
-            f"Line {line}: {word[:40]} is out of range; this number of {verb} goes from {low:g} to {high:g}, as shares "
-            f"of the image{' or degrees' if verb == 'rotate' else ''}. Nothing was drawn."
+            f"Line {line}: {word[:40]} is out of range; this number of {verb} goes from {low:g} to {high:g}, "
+            f"{'in degrees' if verb == 'rotate' and place == 0 else 'as shares of the image'}. Nothing was drawn."
         )
     return value
 

@@ -325,7 +325,8 @@ def test_a_shape_created_again_stays_in_its_place():
         ("create_point a 0.5 0.5 #ff000010", "is not opaque"),
         ("translate ghost 0.1 0.1", "there is no shape 'ghost'"),
         ("create_point a 0 0\ndelete a\nrotate a 1 0 0", "there is no shape 'a'"),
-        ("create_point a 0.5 0.5\nrotate a 400 0.5 0.5", "goes from -360 to 360"),
+        ("create_point a 0.5 0.5\nrotate a 400 0.5 0.5", "goes from -360 to 360, in degrees"),
+        ("create_point a 0.5 0.5\nrotate a 40 2 0.5", "goes from 0 to 1, as shares of the image"),
         (
             "\n".join(["create_point a 0.5 0.5"] * 10_000),
             "The script has 10000 commands after 0 earlier ones; at most 500",
