@@ -91,8 +91,12 @@ def reinforced(start: Path, folder: Path) -> Path:
         limits=LIMITS,
         trl={"bf16": False, "lr_scheduler_type": "linear"},
     )
+
+    def given(recipe: Recipe, stage: GRPO) -> Taskset:
+        return taskset
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.grpo.stage_taskset", lambda recipe, stage: taskset)
+        patch.setattr("training.grpo.stage_taskset", given)
         grpo(stage, stage_run(stage, folder, str(start)))
     return folder / "model"
 
