@@ -335,7 +335,7 @@ def _number(value: object) -> float | None:
 def _short(model: str) -> str:
     """The end of a long path.
 
-    >>> _short("/home/me/runs/demo/grpo/model"), _short("org/model")
+    >>> _short("/data/runs/demo/grpo/model"), _short("org/model")
     ('…/demo/grpo/model', 'org/model')
     """
     parts = Path(model).parts

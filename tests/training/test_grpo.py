@@ -202,17 +202,6 @@ def test_a_cut_episode_is_trained_or_masked_and_counts_in_its_group_either_way(
     assert sorted(set(batch["advantages"].tolist())) == ([-0.5, 0.5])
 
 
-def test_a_step_whose_episodes_all_stopped_for_a_dropped_reason_is_lost_and_the_run_goes_on(
-    trainer_for: Any, toys: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    trainer = trainer_for(lambda _: toys.call_text(1, 1), stops={"limits": "drop"}, limits=Limits(max_turns=2))
-    before = {name: p.clone() for name, p in trainer.model.named_parameters()}
-    trainer.train()
-    assert trainer.state.global_step == 2
-    assert all(torch.equal(before[name], p) for name, p in trainer.model.named_parameters())
-    assert "no episode of step 0 is trained on: stopped by max_turns, which is dropped" in caplog.text
-
-
 def test_an_episode_that_says_nothing_does_not_crash_the_step(trainer_for: Any) -> None:
     trainer = trainer_for(lambda so_far: "" if so_far.sample == 1 else "Answer: 1", steps=1)
     trainer.train()

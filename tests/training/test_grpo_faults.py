@@ -248,3 +248,14 @@ def test_a_full_disk_stops_the_run_in_one_sentence_and_freed_it_goes_on(tmp_path
     again = run(tmp_path, FULL, str(out), "0")
     assert again.returncode == 0, again.stderr[-2000:]
     assert sorted(keys(out)) == sorted(keys(calm))
+
+
+def test_a_step_whose_episodes_all_stopped_for_a_dropped_reason_is_lost_and_the_run_goes_on(
+    trainer_for: Any, toys: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = trainer_for(lambda _: toys.call_text(1, 1), stops={"limits": "drop"}, limits=Limits(max_turns=2))
+    before = {name: p.clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    assert trainer.state.global_step == 2
+    assert all(torch.equal(before[name], p) for name, p in trainer.model.named_parameters())
+    assert "no episode of step 0 is trained on: stopped by max_turns, which is dropped" in caplog.text

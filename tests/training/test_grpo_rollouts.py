@@ -88,7 +88,7 @@ def test_an_interrupted_step_closes_its_environments(toys: Any, tokenizer: Any, 
             closed.append("kernel")
 
     class Engine:
-        own_thread = False
+        own_thread, policy_version = False, 0
 
         def serve(self, until: Future[Any]) -> None:
             assert all(waiting.acquire(timeout=60) for _ in range(6)), "not all episodes asked for a first token"
