@@ -202,7 +202,10 @@ def dataset_of(rows: Sequence[Row]) -> Dataset:
 def placed(pictures: str) -> tuple[PlacedImage, ...]:
     """The pictures of a row of `dataset_of`."""
     found: list[dict[str, Any]] = json.loads(pictures)
-    return tuple(PlacedImage(**(image | {"shown_size": tuple(image["shown_size"])})) for image in found)
+    return tuple(
+        PlacedImage(sha256=image["sha256"], shown_size=tuple(image["shown_size"]), position=image["position"])
+        for image in found
+    )
 
 
 def packed(rows: Sequence[Row], length: int | None) -> Dataset:

@@ -59,7 +59,8 @@ def draw(scene: Mapping[str, Any]) -> PILImage:
 
     picture = shapes.scene(scene)
     if digit := scene.get("digit"):
-        grey = PIL.Image.frombytes("L", (8, 8), written_digits()[digit["number"]][1])
+        number: int = digit["number"]
+        grey = PIL.Image.frombytes("L", (8, 8), written_digits()[number][1])
         edge = digit["edge"]
         ink = PIL.ImageOps.invert(grey.resize((edge, edge), PIL.Image.Resampling.BICUBIC))
         picture.paste(PIL.Image.merge("RGB", (ink, ink, ink)), (digit["left"], digit["top"]))
