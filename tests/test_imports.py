@@ -113,7 +113,8 @@ def test_what_is_imported_is_a_declared_dependency(folder: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     declared = {re.split(r"[\s<>=!~;\[]", line)[0].lower().replace("_", "-") for line in lines}
-    owners = {"skimage": ["scikit-image"], "Stemmer": ["PyStemmer"], **importlib.metadata.packages_distributions()}
+    elsewhere = {"skimage": ["scikit-image"], "sklearn": ["scikit-learn"], "Stemmer": ["PyStemmer"]}
+    owners = {**elsewhere, **importlib.metadata.packages_distributions()}
     undeclared = {
         name
         for name in third_party(folder)
