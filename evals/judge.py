@@ -117,7 +117,7 @@ class Judge:
             raise
         except Exception as error:
             held = trajectory.info.get("judge", {}).get("reward", trajectory.reward)
-            spent = error.spent if isinstance(error, NoVerdict) else {}
+            spent: Mapping[str, Any] = error.spent if isinstance(error, NoVerdict) else {}
             trajectory.info["judge"] = {"error": f"{type(error).__name__}: {error}", "reward": held, **spent}
             trajectory.reward = None
             return

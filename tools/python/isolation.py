@@ -12,7 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 from tools.errors import ConfigError, nearest
 from tools.python.inside import kernel_api
@@ -77,7 +77,7 @@ def wanted_minimum() -> Tier | None:
     said = os.environ.get(MINIMUM)
     if said and said not in TIERS:
         raise ConfigError(f"{MINIMUM}: there is no isolation tier {said!r}", hint=nearest(said, TIERS))
-    return cast("Tier | None", said or None)
+    return said or None
 
 
 @functools.cache

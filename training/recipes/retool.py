@@ -23,7 +23,7 @@ Differences from the paper, in the paper preset:
 - Variables live on from one call to the next; the paper runs each script by itself.
 
 The smoke preset shows that every part runs, not that anything is learned: SmolLM2-135M on word problems of one step,
-a handful of steps. Cost: about 7 CPU-minutes, measured on a busy machine, and 3 GB of memory for each training stage.
+a handful of steps. Cost: six CPU-minutes, in eight on one of two shared cores, and about 3 GB of memory.
 """
 
 from __future__ import annotations
