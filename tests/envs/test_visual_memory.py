@@ -50,7 +50,8 @@ asyncio.run(play())
 @pytest.mark.parametrize("budget_mb", [512, 256])
 def test_64_episodes_on_photographs_of_15_megapixels_stay_within_the_declared_memory(budget_mb: int) -> None:
     environment = {**os.environ, "TOOLWEAVE_IMAGE_MEMORY_MB": str(budget_mb), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", PLAY], env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", PLAY]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=540)
     found = json.loads(done.stdout)
     print(found)
     assert found["right"] == 64

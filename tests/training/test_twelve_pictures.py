@@ -1,86 +1,126 @@
-"""An episode of many pictures through three doors."""
+"""An episode of many pictures through four doors."""
 
 from __future__ import annotations
 
-import asyncio
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
-from PIL import Image as Pillow
-from vlm_families import vlm_folder
+import pytest
+import torch
+import twelve_pictures as world
 
-from agent import Limits, ScriptedSampler, rollout
+from agent import Limits, ScriptedSampler
+from agent.__main__ import main as agent_command
 from agent.dialects import dialect_named
 from agent.engine import Generated, Request
 from agent.models import load_model
 from agent.renderer import Renderer
+from agent.sampler import SamplingParams
+from agent.tiny_vlm import Shape, tiny_vlm
 from agent.token_sampler import TokenSampler
 from agent.vision import vision_of
-from envs import Rubric, Task, Taskset, ToolEnv, Trajectory, assistant, user
-from envs.log import read_log
+from envs import Trajectory, assistant
+from envs.find import find_taskset
+from envs.log import blobs_beside, read_log
 from evals import evaluate
-from tools import ToolCall
 from tools.content import BlobStore, Image
-from tools.image import Gallery, ImageBudget, image_tools
-from training.batch import rows_of
+from training.grpo import make_trainer
+from training.recipe import GRPO
+from training.sft import rows_of
+
+WORLD = f"{world.__file__}:twelve_pictures"
 
 
-def test_twelve_pictures_from_four_tools_are_the_same_in_an_evaluation_in_sft_and_in_grpo(tmp_path: Path) -> None:
-    """Hashes, order and tokens: the log of an evaluation, taught, is what sampling the same words would train on."""
-    blobs = BlobStore()
-    photo = blobs.put_image(Pillow.radial_gradient("L").resize((300, 200)).crop((20, 40, 300, 200)).convert("RGB"))
-    used = ("image_zoom_in_tool", "image_rotate_tool", "image_flip_tool", "object_mapper")
-    asked: dict[str, dict[str, Any]] = {
-        "image_zoom_in_tool": {"bbox_2d": [10, 20, 90, 80]},
-        "image_rotate_tool": {"angle": 90},
-        "image_flip_tool": {"direction": "horizontal"},
-        "object_mapper": {"items": [{"bbox_2d": [5, 5, 40, 40], "label": "it", "index": 1}]},
-    }
-    gallery = Gallery(blobs, ImageBudget(max_pixels=128 * 128))
-    schemas = {tool.name: tool.parameters["properties"] for tool in image_tools(gallery, *used)}
-    calls = [
-        ToolCall(
-            id=f"{turn}-{name}",
-            name=name,
-            raw="",
-            arguments={k: v for k, v in asked[name].items() if k in schemas[name]},
-        )
-        for turn in range(3)
-        for name in used
+def hashes(episode: Trajectory) -> list[str]:
+    return [part.sha256 for message in episode.messages for part in message.content if isinstance(part, Image)]
+
+
+def loaded(folder: str, blobs: BlobStore | None) -> tuple[Any, Renderer]:
+    """The model in `folder`, and what writes for it."""
+    model, tokenizer = load_model(folder)
+    return model, Renderer(tokenizer, dialect_named("hermes"), vision=vision_of(folder, tokenizer, blobs))
+
+
+class Says:
+    """An engine that writes gold, turn by turn; the second of two attempts gives another answer at the end."""
+
+    max_context = 20_000
+
+    def __init__(self, renderer: Renderer) -> None:
+        self.renderer = renderer
+        self.ends = [assistant("Answer: 11"), assistant("Answer: 12")]
+
+    async def generate(self, request: Request, on_ids: Any = None) -> Generated:
+        calls = world.twelve_pictures().tasks[0].gold[:-1]
+        turn = len(request.images) - 1  # each call brings back one
+        action = calls[turn] if turn < len(calls) else self.ends.pop()
+        ids = (*self.renderer.written(self.renderer.dialect.write(action)), 2)
+        return Generated(token_ids=ids, logprobs=(-0.5,) * len(ids), finish="stop")
+
+
+def through_grpo(eyes: str, folder: Path) -> list[tuple[list[int], list[str]]]:
+    """Tokens and hashes of each row that a step of training takes the loss of."""
+    taskset = find_taskset(WORLD)
+    model, renderer = loaded(eyes, taskset.blobs)
+    settings = GRPO(
+        steps=1, tasks_per_step=1, group_size=2, params=SamplingParams(max_tokens=400), limits=Limits(max_turns=None)
+    )
+    trainer: Any = make_trainer(
+        settings,
+        model=model,
+        tokenizer=renderer.tokenizer,
+        taskset=taskset,
+        make_sampler=lambda _: TokenSampler(renderer, Says(renderer)),
+        out=folder,
+        seed=1,
+        vision=renderer.vision,
+    )
+    taken: list[dict[str, Any]] = []
+    loss = trainer._compute_loss
+    trainer._compute_loss = lambda model, inputs: (taken.append(inputs), loss(model, inputs))[1]
+    try:
+        trainer.train()
+    finally:
+        trainer.close()
+    rows: list[tuple[list[int], list[str]]] = []
+    for batch in taken:
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+        real = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1).bool()
+        for row, pictures in enumerate(batch["pictures"]):
+            rows.append((ids[row][real[row]].tolist(), [picture.sha256 for picture in pictures]))
+    return rows
+
+
+def test_twelve_pictures_of_four_tools_are_the_same_in_the_repl_in_an_evaluation_in_sft_and_in_grpo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hashes, order and tokens: what a person saw and an evaluation logged is, taught, what GRPO trains on."""
+    saved = tmp_path / "repl.jsonl"
+    monkeypatch.setattr(sys, "argv", ["agent", "--taskset", WORLD, "--model", "gold", "--save", str(saved)])
+    assert agent_command() == 0
+    on_screen = re.findall(r"\d+x\d+ picture ([0-9a-f]{12})", capsys.readouterr().err)
+    (played,) = read_log(saved)
+    expected = hashes(played)
+    assert len(expected) == len(set(expected)) == 12 and on_screen == [sha[:12] for sha in expected]
+    assert {call.call.name for call in played.calls} == set(world.TOOLS)
+    assert all(call.outcome == "ok" for call in played.calls)
+
+    evaluate(find_taskset(WORLD), ScriptedSampler(), out=tmp_path / "eval", progress=False)
+    kept = tmp_path / "eval" / "samples.jsonl"
+    (evaluated,) = read_log(kept)
+    assert hashes(evaluated) == expected
+
+    eyes = str(tiny_vlm(tmp_path / "model", shape=Shape(context=4096)))
+    by_log = [
+        rows_of([episode], loaded(eyes, blobs_beside(log))[1])[0]
+        for log, episode in ((saved, played), (kept, evaluated))
     ]
-    gold = (*(assistant(tool_calls=[call]) for call in calls), assistant("Answer: 12"))
-    task = Task(id="many", prompt=(user(photo, "Look."),), gold=gold)
+    assert by_log[0] == by_log[1]
+    (taught,) = by_log[0]
+    assert [picture.sha256 for picture in taught.pictures] == expected
 
-    def env(_: Task) -> ToolEnv:
-        own = Gallery(blobs, ImageBudget(max_pixels=128 * 128))
-        return ToolEnv(task=task, tools=image_tools(own, *used), gallery=own)
-
-    async def done(env: Any, trajectory: Trajectory) -> float:
-        return float(trajectory.answer == "Answer: 12")
-
-    taskset = Taskset(name="many", tasks=[task], env=env, rubric=Rubric(rewards={"done": (done, 1.0)}), blobs=blobs)
-    result = evaluate(taskset, ScriptedSampler(), out=tmp_path / "eval", progress=False, report_episodes=0)
-    assert result.accuracy == 1.0
-    (evaluated,) = read_log(next((tmp_path / "eval").rglob("*.jsonl")))
-    model_folder = str(vlm_folder("idefics3"))
-    tokenizer = load_model(model_folder)[1]
-    vision = vision_of(model_folder, tokenizer, BlobStore(next((tmp_path / "eval").rglob("blobs"))))
-    renderer = Renderer(tokenizer, dialect_named("hermes"), vision=vision)
-    (taught,) = renderer.teach(evaluated)
-    assert len(taught.images) == 13 and len({image.sha256 for image in taught.images}) == 5
-
-    class Repeats:
-        max_context = 20_000
-        said = iter([renderer.dialect.write(action) for action in gold])  # type: ignore[union-attr]
-
-        async def generate(self, request: Request, on_ids: Any = None) -> Generated:
-            ids = (*renderer.written(next(self.said)), 2)
-            return Generated(token_ids=ids, logprobs=(-0.5,) * len(ids), finish="stop")
-
-    sampled = asyncio.run(rollout(env(task), TokenSampler(renderer, Repeats()), limits=Limits(max_turns=None)))
-    (row,) = rows_of(sampled.sequences(), episode=0, advantage=1.0)
-    assert (*row.prompt, *row.completion) == taught.token_ids
-    assert row.pictures == taught.images
-    assert [image.sha256 for image in row.pictures] == [
-        part.sha256 for message in evaluated.messages for part in message.content if isinstance(part, Image)
-    ]
+    rows = through_grpo(eyes, tmp_path / "grpo")
+    assert [pictures for _, pictures in rows] == [expected] * 2
+    assert [ids == list(taught.input_ids) for ids, _ in rows].count(True) == 1, "the other gave another answer"

@@ -22,7 +22,11 @@ def test_many_episodes_on_large_photographs_stay_within_512_megabytes(tmp_path: 
     photo.save(tmp_path / "photo.jpg", quality=85, progressive=progressive)
     program = Path(__file__).with_name("memory_program.py")
     done = subprocess.run(
-        [sys.executable, str(program), str(tmp_path), str(count), "512"], capture_output=True, text=True, check=False
+        [sys.executable, str(program), str(tmp_path), str(count), "512"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=2900,
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
