@@ -40,9 +40,11 @@ MOST_PIXELS = 120_000_000
 def photos_of(source: str, split: str) -> tuple[str, ...]:
     """The photographs of a split, as names that `open_photo` knows: of ten, seven are for training, one to validate.
 
-    `source` is one package of `SHIPPED`, `packages` for those of all that are installed, or a folder. Raises
-    `ConfigError` where there are none, or too few to hold some out.
+    `source` is one package of `SHIPPED`, `packages` for those of all that are installed, a folder, or `none`, which has
+    none. Raises `ConfigError` for a folder that is not there, and where there are too few to hold some out.
     """
+    if source == "none":
+        return ()
     found = _in_packages(source) if source == "packages" or source in SHIPPED else _in_folder(source)
     if len(found) < 5:
         raise ConfigError(
@@ -51,8 +53,11 @@ def photos_of(source: str, split: str) -> tuple[str, ...]:
         )
     if split not in _PLACES:
         raise ConfigError(f"split is {split!r}; it must be one of {', '.join(_PLACES)}")
-    chosen = tuple(name for index, name in enumerate(found) if index % 10 in _PLACES[split])
-    return chosen or found[-1:]  # of five or six photographs, the last one validates
+    if len(found) <= _PLACES["val"][0]:  # of five or six photographs the last one validates, and the others do not
+        found, last = found[:-1], found[-1:]
+        if split == "val":
+            return last
+    return tuple(name for index, name in enumerate(found) if index % 10 in _PLACES[split])
 
 
 def open_photo(name: str, size: tuple[int, int]) -> PILImage:

@@ -86,7 +86,7 @@ def counting(
         others=others,
         kinds=shapes.KINDS[:kinds],
         colours=tuple(COLOURS)[:colours],
-        photos=() if photos == "none" else photos_of(photos, split),
+        photos=photos_of(photos, split),
         view=view,
     )
     stem = f"counting-{split}-{most}-{shown}-s{seed}"

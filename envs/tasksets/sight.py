@@ -117,7 +117,7 @@ def _dials(
         lengths=_lengths(length),
         most=most,
         share=0.0 if photos == "none" else on_photos,
-        photos=() if photos == "none" or not on_photos else photos_of(photos, split),
+        photos=photos_of(photos, split) if on_photos else (),
         full=style == "full",
     )
 

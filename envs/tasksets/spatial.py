@@ -76,7 +76,7 @@ def spatial(
     if not 3 <= objects <= 12:
         raise ConfigError(f"objects is {objects}; it goes from 3 to 12")
     view = view_of(shown, coordinates, style)
-    grounds = () if photos == "none" else photos_of(photos, split)
+    grounds = photos_of(photos, split)
     asks: tuple[Ask, ...] = ("side", "nearest", "distance") if ask == "all" else (ask,)
 
     def draw_one(rng: random.Random) -> Scene | None:

@@ -95,7 +95,7 @@ def visual_search(
         needs_tool=needs_tool,
         tools=tools,
         capitals=_capitals(size_of(size), view, capital),
-        photos=() if photos == "none" else photos_of(photos, split),
+        photos=photos_of(photos, split),
     )
     stem = f"visual_search-{split}-{size}-{shown}-s{seed}"
     more = f"{letters}{length}-{signs}-{needs_tool}-{capital}-{photos}"

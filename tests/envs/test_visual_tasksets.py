@@ -18,7 +18,7 @@ from envs import Taskset, Trajectory, assistant
 from envs.scenes import charts as chart_scenes
 from envs.scenes import shapes, signs, transit
 from envs.scenes.pens import COLOURS
-from envs.scenes.photos import open_photo, photos_of
+from envs.scenes.photos import SHIPPED, open_photo, photos_of
 from envs.tasksets.charts import charts
 from envs.tasksets.counting import counting
 from envs.tasksets.maze import maze
@@ -100,8 +100,16 @@ def test_splits_share_no_scene() -> None:
         for split in ("train", "val", "test")
     ]
     assert sum(map(len, splits)) == len(set().union(*splits))
-    photos = [set(photos_of("skimage", split)) for split in ("train", "val", "test")]
-    assert sum(map(len, photos)) == len(set().union(*photos)) and all(photos)
+
+
+@pytest.mark.parametrize("count", [5, 6, 7, 12])
+def test_splits_share_no_photograph(tmp_path: Path, count: int) -> None:
+    for index in range(count):
+        (tmp_path / f"{index:02}.jpg").touch()
+    for source, there in ((str(tmp_path), count), ("skimage", len(SHIPPED["skimage"][1]))):
+        splits = [photos_of(source, split) for split in ("train", "val", "test")]
+        assert all(splits)
+        assert sum(map(len, splits)) == len(set().union(*splits)) == there
 
 
 def test_a_folder_of_photographs_takes_the_place_of_those_in_packages(tmp_path: Path) -> None:
