@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from tools.errors import ConfigError, nearest
 from training.batch import AVERAGING
 from training.files import read_json
 from training.grading import seam_of
+from training.launch import world
 from training.lora import lora_config
 from training.recipe import GRPO
 from training.rollouts import Serving
@@ -91,7 +91,9 @@ def config_for(settings: GRPO, *, out: Path, seed: int) -> GRPOConfig:
         args = GRPOConfig(**options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"TRL refuses the options of {settings.name}: {error}") from error
-    _check_sums(settings, args)
+    _check_loss(args.loss_type, args.importance_sampling_level)
+    if args.eval_strategy != "no":
+        raise ConfigError("TRL's own evaluation is not used here", hint="evaluate on held-out tasks with `evals run`")
     return args
 
 
@@ -109,8 +111,9 @@ def check_options(settings: GRPO) -> tuple[int, int]:
             f"{settings.name} trains adapters and samples from a server, which would have to merge them every step",
             hint="drop lora, or drop server",
         )
-    episodes = settings.tasks_per_step * settings.group_size
-    return _split(settings, settings.trl, episodes, int(os.environ.get("WORLD_SIZE", "1")))
+    per_device, accumulation = _split(settings, world())
+    _check_sums(settings, per_device, accumulation, world())
+    return per_device, accumulation
 
 
 def _check_names(settings: GRPO, trl: Mapping[str, Any]) -> None:
@@ -124,8 +127,13 @@ def _check_names(settings: GRPO, trl: Mapping[str, Any]) -> None:
             raise ConfigError(f"{settings.name}.trl sets {name}, which cannot work here: {UNSUPPORTED[name]}")
 
 
-def _split(settings: GRPO, trl: Mapping[str, Any], episodes: int, processes: int) -> tuple[int, int]:
-    """(rows per device and pass, passes per optimiser step)."""
+_ROWS = ("micro_batch_size", "trl.per_device_train_batch_size")
+_PASSES = ("trl.steps_per_generation", "trl.gradient_accumulation_steps")
+
+
+def _split(settings: GRPO, processes: int) -> tuple[int, int]:
+    """(rows per device and pass, passes per optimiser step): by the first of `_ROWS` and `_PASSES` that is set."""
+    episodes = settings.tasks_per_step * settings.group_size
     if episodes % processes:
         raise ConfigError(
             f"{settings.tasks_per_step} tasks x {settings.group_size} attempts do not divide over {processes} processes"
@@ -137,46 +145,50 @@ def _split(settings: GRPO, trl: Mapping[str, Any], episodes: int, processes: int
             "look at whole groups",
             hint=f"make tasks_per_step a multiple of {processes}",
         )
-    chunks = trl.get("steps_per_generation") or trl.get("gradient_accumulation_steps")
-    per_device = settings.micro_batch_size or trl.get("per_device_train_batch_size")
-    per_device = per_device or (share // chunks if chunks else share)
-    if per_device < 1 or share % per_device:
-        raise ConfigError(
-            f"{settings.name}.micro_batch_size is {per_device}; it must divide a process's {share} episodes per step"
-        )
-    return per_device, share // per_device
+    for name in (*_ROWS, *_PASSES):
+        given = settings.trl.get(name.removeprefix("trl.")) if name.startswith("trl.") else settings.micro_batch_size
+        if given is None:
+            continue
+        if given < 1 or share % given:
+            raise ConfigError(
+                f"{settings.name}.{name} is {given}; it must divide a process's {share} episodes per step"
+            )
+        per_device = given if name in _ROWS else share // given
+        return per_device, share // per_device
+    return share, 1
 
 
-def _check_sums(settings: GRPO, args: GRPOConfig) -> None:
-    episodes = settings.tasks_per_step * settings.group_size
-    if args.generation_batch_size != episodes:
+def _check_sums(settings: GRPO, per_device: int, accumulation: int, processes: int) -> None:
+    """Refuse what TRL would make another number of episodes of, or take steps of that end within a sampling."""
+    trl, episodes = settings.trl, settings.tasks_per_step * settings.group_size
+    accumulation = trl.get("gradient_accumulation_steps") or accumulation
+    chunks = trl.get("steps_per_generation") or accumulation  # TRL's default
+    sampled = (trl.get("per_device_train_batch_size") or per_device) * processes * chunks
+    if sampled != episodes:
         raise ConfigError(
             f"{settings.tasks_per_step} tasks x {settings.group_size} attempts make {episodes} episodes, but TRL's "
-            f"per_device_train_batch_size x processes x steps_per_generation is {args.generation_batch_size}",
+            f"per_device_train_batch_size x processes x steps_per_generation is {sampled}",
             hint="set micro_batch_size and leave the rest to it",
         )
-    window = passes_per_sampling(args)
-    if window > args.gradient_accumulation_steps:
-        if window % args.gradient_accumulation_steps:
+    window = chunks * (trl.get("num_iterations") or 1)
+    if window > accumulation:
+        if window % accumulation:
             raise ConfigError(
-                f"one sampling serves {window} passes, and gradient_accumulation_steps, which is "
-                f"{args.gradient_accumulation_steps}, does not divide them"
+                f"one sampling serves {window} passes, and gradient_accumulation_steps, which is {accumulation}, does "
+                "not divide them"
             )
-        updates = window // args.gradient_accumulation_steps
-        if args.save_strategy != "no" and int(args.save_steps) % updates:
+        updates, every = window // accumulation, trl.get("save_steps", settings.checkpoint_every)
+        if trl.get("save_strategy", "steps") != "no" and int(every) % updates:
             raise ConfigError(
-                f"{settings.name}.checkpoint_every is {args.save_steps}; one sampling serves {updates} steps, and a "
-                "run can only continue from between samplings",
+                f"{settings.name}.checkpoint_every is {every}; one sampling serves {updates} steps, and a run can only "
+                "continue from between samplings",
                 hint=f"make it a multiple of {updates}",
             )
-    elif args.gradient_accumulation_steps % window:
+    elif accumulation % window:
         raise ConfigError(
-            f"gradient_accumulation_steps is {args.gradient_accumulation_steps}, not a multiple of the {window} passes "
-            "that one sampling serves"
+            f"gradient_accumulation_steps is {accumulation}, not a multiple of the {window} passes that one sampling "
+            "serves"
         )
-    _check_loss(args.loss_type, args.importance_sampling_level)
-    if args.eval_strategy != "no":
-        raise ConfigError("TRL's own evaluation is not used here", hint="evaluate on held-out tasks with `evals run`")
 
 
 def _check_loss(loss_type: object, level: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,16 @@ from hypothesis import strategies as st
 
 from agent.sampler import SamplingParams
 from tools.errors import ConfigError
-from training.grpo_config import check_checkpoint, config_for, micro_batches, refuse_unservable, samplings, task_order
+from training.find import find_recipe
+from training.grpo_config import (
+    check_checkpoint,
+    check_options,
+    config_for,
+    micro_batches,
+    refuse_unservable,
+    samplings,
+    task_order,
+)
 from training.recipe import GRPO
 
 
@@ -42,10 +52,27 @@ def test_episodes_used_twice_are_sampled_half_as_often(tmp_path: Path) -> None:
     assert samplings(args) == 2
 
 
+@pytest.mark.parametrize(("preset", "updates"), [("retool", 8), ("tool_star", 8), ("search_r1", 1)])
+def test_the_paper_presets_can_start(
+    preset: str, updates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the eight processes they are written for, and whole in one, where TRL's own config can be made."""
+    recipe = find_recipe(preset)
+    counted = "processes" in inspect.signature(recipe).parameters
+    stages = {n: recipe(preset="paper", **({"processes": n} if counted else {})).stage("grpo") for n in (1, 8)}
+    args = config_for(stages[1], out=tmp_path, seed=0)
+    assert args.generation_batch_size == stages[1].tasks_per_step * stages[1].group_size
+    assert samplings(args) * updates == stages[1].steps
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    check_options(stages[8])
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"micro_batch_size": 3}, "must divide a process's 8 episodes per step"),
+        ({"micro_batch_size": 3}, "grpo.micro_batch_size is 3; it must divide a process's 8 episodes per step"),
+        ({"trl": {"gradient_accumulation_steps": 3}}, "grpo.trl.gradient_accumulation_steps is 3; it must divide"),
+        ({"trl": {"per_device_train_batch_size": 3}}, "grpo.trl.per_device_train_batch_size is 3; it must divide"),
         ({"trl": {"los_type": "dapo"}}, "'los_type', which GRPOConfig does not know"),
         ({"trl": {"num_generations": 8}}, "sets num_generations, which group_size decides"),
         ({"trl": {"scale_rewards": "none"}}, "which advantages decides"),

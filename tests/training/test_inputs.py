@@ -96,6 +96,8 @@ def test_a_slip_in_the_last_stage_stops_a_run_before_its_first(tmp_path: Path) -
     ("fields", "sentence"),
     [
         ({"micro_batch_size": 5}, "grpo.micro_batch_size is 5; it must divide a process's 32 episodes per step"),
+        ({"micro_batch_size": 4, "trl": {"gradient_accumulation_steps": 2}}, "4 tasks x 8 attempts make 32 episodes"),
+        ({"trl": {"num_iterations": 4}}, "grpo.checkpoint_every is 10; one sampling serves 4 steps"),
         ({"trl": {"learning_rat": 1}}, "grpo.trl has 'learning_rat', which GRPOConfig does not know"),
         ({"trl": {"num_generations": 4}}, "grpo.trl sets num_generations, which group_size decides"),
         ({"lora": {"rank": 4}}, "grpo.lora has 'rank', which LoraConfig does not know"),

@@ -99,6 +99,7 @@ def _paper(sft_data: str, processes: int) -> tuple[Stage, ...]:
             held_out=HeldOut(every=10 * updates, n=128, keep_best=False),
             concurrency=1024,
             trl={
+                "steps_per_generation": prompts * group // processes,
                 "gradient_accumulation_steps": mini * group // processes,
                 "beta": 0.0,
                 "epsilon": 0.2,

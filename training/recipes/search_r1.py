@@ -78,7 +78,7 @@ def _paper(seed: int, model: str, data: str, retriever: str, replies: str | None
                 micro_batch_size=1,
                 checkpoint_every=100,
                 concurrency=1024,
-                trl={"beta": 0.001, "epsilon": 0.2, "gradient_accumulation_steps": 320},
+                trl={"beta": 0.001, "epsilon": 0.2},
             ),
         ),
         seed=seed,

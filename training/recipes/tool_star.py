@@ -73,18 +73,24 @@ def tool_star(
 
 def _paper(sft_data: str, processes: int) -> tuple[Stage, ...]:
     tasks, mini, group = 128, 16, 8
+    updates = tasks // mini
     return (
         SFT(data=sft_data, steps=3 * 54_000 // 32, batch_size=32, lr=7e-6, warmup=500, max_length=15000),
         GRPO(
             start="sft",
-            steps=2 * (10_000 // tasks) * (tasks // mini),
+            steps=2 * (10_000 // tasks) * updates,
             tasks_per_step=tasks,
             group_size=group,
             lr=1e-6,
             params=SamplingParams(max_tokens=4096),
             limits=Limits(max_turns=4, max_calls=3, max_tokens=4096, max_result_chars=2000),
             micro_batch_size=1,
+            checkpoint_every=updates,
             concurrency=1024,
-            trl={"beta": 0.0, "gradient_accumulation_steps": mini * group // processes},
+            trl={
+                "steps_per_generation": tasks * group // processes,
+                "gradient_accumulation_steps": mini * group // processes,
+                "beta": 0.0,
+            },
         ),
     )
