@@ -11,9 +11,9 @@ import string
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
-from envs.rewards import correct, has_answer, tool_calls, tool_errors
+from envs.rewards import correct
+from envs.rewards.choice import rubric_of
 from envs.rewards.visual import deepeyes
-from envs.rubric import Rubric
 from envs.scenes import charts as drawings
 from envs.scenes.charts import Chart
 from envs.scenes.drawn import Asked, Scene, Split, Style, View, drawn_taskset, scenes, view_of
@@ -83,7 +83,7 @@ def charts(
         tools=lambda gallery: image_tools(gallery, "sketch"),
         view=view,
         about=ABOUT,
-        rubric=_rubric(reward),
+        rubric=rubric_of(correct(tagged, same_value), tagged, reward, {"deepeyes": deepeyes(same_value)}),
     )
 
 
@@ -141,15 +141,3 @@ def _sketched(chart: Chart, touched: Sequence[int], level: int) -> Asked:
         (x1, y1), (x2, y2) = drawings.unit(chart, (left, y)), drawings.unit(chart, (x, y))
         lines.append(f"create_line level{number} {x1} {y1} {x2} {y2} red")
     return "sketch", {"script": "\n".join(lines)}, "I draw a line to the axis."
-
-
-def _rubric(reward: str) -> Rubric:
-    return Rubric(
-        rewards={
-            "correct": (correct(tagged, same_value), float(reward == "correct")),
-            **({"deepeyes": (deepeyes(same_value), 1.0)} if reward == "deepeyes" else {}),
-            "tool_calls": (tool_calls(), 0.0),
-            "tool_errors": (tool_errors(), 0.0),
-            "has_answer": (has_answer(tagged), 0.0),
-        }
-    )

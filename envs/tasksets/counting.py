@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from typing import Any, Literal
 
-from envs.rewards import correct, has_answer, tool_calls, tool_errors
+from envs.rewards import correct
+from envs.rewards.choice import rubric_of
 from envs.rewards.visual import deepeyes_v2, reflections, vilasr
-from envs.rubric import Rubric
 from envs.scenes import shapes
 from envs.scenes.drawn import (
     Scene,
@@ -98,7 +98,13 @@ def counting(
         tools=lambda gallery: pens(gallery, view)[:1],
         view=view,
         about=ABOUT,
-        rubric=_rubric(reward),
+        rubric=rubric_of(
+            correct(tagged, same_number),
+            tagged,
+            reward,
+            {"vilasr": vilasr(same_number), "deepeyes_v2": deepeyes_v2(same_number)},
+            reflections=reflections(),
+        ),
     )
 
 
@@ -130,21 +136,4 @@ def _draw(rng: random.Random, dials: _Dials) -> Scene | None:
         said=str(count),
         calls=(("object_mapper", {"items": items}, f"I mark every {name}."),),
         info={"kind": "number"},
-    )
-
-
-def _rubric(reward: str) -> Rubric:
-    paid = {
-        "vilasr": vilasr(lambda given, right: float(same_number(given, right))),
-        "deepeyes_v2": deepeyes_v2(same_number),
-    }
-    return Rubric(
-        rewards={
-            "correct": (correct(tagged, same_number), float(reward == "correct")),
-            **({reward: (paid[reward], 1.0)} if reward in paid else {}),
-            "tool_calls": (tool_calls(), 0.0),
-            "tool_errors": (tool_errors(), 0.0),
-            "reflections": (reflections(), 0.0),
-            "has_answer": (has_answer(tagged), 0.0),
-        }
     )

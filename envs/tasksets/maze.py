@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
-from envs.rewards import correct, has_answer, tool_calls, tool_errors
+from envs.rewards import correct
+from envs.rewards.choice import rubric_of
 from envs.rewards.visual import reflections, vilasr
-from envs.rubric import Rubric
 from envs.scenes import mazes
 from envs.scenes.drawn import Asked, Scene, Split, Style, View, drawn_taskset, pens, point_for, scenes, unseen, view_of
 from envs.scenes.mazes import Cell, Maze
@@ -94,7 +94,9 @@ def maze(
         tools=given,
         view=view,
         about=ABOUT[tools],
-        rubric=_rubric(reward),
+        rubric=rubric_of(
+            correct(tagged, leads_out), tagged, reward, {"vilasr": vilasr(leads_out)}, reflections=reflections()
+        ),
     )
 
 
@@ -163,23 +165,6 @@ def _traced(made: Maze, way: list[Cell], shown: int, view: View, lines_per_call:
     step = lines_per_call or len(lines)
     groups = [lines[first : first + step] for first in range(0, len(lines), step)]
     return tuple(("path_tracer", {"items": group}, "I draw the way as far as I see it.") for group in groups)
-
-
-def _rubric(reward: str) -> Rubric:
-    return Rubric(
-        rewards={
-            "correct": (correct(tagged, leads_out), float(reward == "correct")),
-            **(
-                {"vilasr": (vilasr(lambda given, right: float(leads_out(given, right))), 1.0)}
-                if reward == "vilasr"
-                else {}
-            ),
-            "tool_calls": (tool_calls(), 0.0),
-            "tool_errors": (tool_errors(), 0.0),
-            "reflections": (reflections(), 0.0),
-            "has_answer": (has_answer(tagged), 0.0),
-        }
-    )
 
 
 _DRAWN = ("green", "red", "blue", "black")

@@ -16,15 +16,14 @@ from typing import Literal, TypeAlias, get_args
 
 from envs.env import Env, ToolEnv
 from envs.message import Message, assistant, system
-from envs.rewards import correct, has_answer, mmsearch_r1, tool_calls, tool_errors
-from envs.rubric import Rubric
+from envs.rewards import correct, mmsearch_r1
+from envs.rewards.choice import rubric_of
 from envs.scoring import tagged
 from envs.seed import derive_seed
 from envs.task import Task, Taskset
 from envs.tasksets.gold import Asked, calling
 from envs.tasksets.wiki_search import (
     ASKED,
-    CAPITAL,
     FACTS,
     Country,
     Fact,
@@ -37,7 +36,7 @@ from tools.errors import ConfigError
 from tools.search.cache import Mode
 from tools.search.find import provider_for
 from tools.search.picture_tool import PictureSearchTool
-from tools.search.pictures import PictureIndex, PictureProvider
+from tools.search.pictures import PictureIndex, PictureProvider, on_white
 from tools.search.tool import SearchLimits, SearchTools
 from tools.search.world import fact_id, world_folder, world_index
 
@@ -101,32 +100,22 @@ def multimodal_search(
             break
         else:
             raise ConfigError(f"{stem} runs out of new questions after {index}", hint="ask for a smaller n")
-    return Taskset(name="multimodal_search", tasks=tasks, env=env, rubric=_rubric(reward), blobs=blobs)
+    return Taskset(
+        name="multimodal_search",
+        tasks=tasks,
+        env=env,
+        rubric=rubric_of(correct(tagged, same_fact), tagged, reward, {"mmsearch_r1": mmsearch_r1()}),
+        blobs=blobs,
+    )
 
 
 def shown_flag(code: str, folder: Path) -> bytes:
     """The flag as the model is shown it: on white, `SHOWN_WIDTH` wide, as JPEG."""
-    import PIL.Image
-
-    flag = PIL.Image.open(io.BytesIO(_flags(folder).data(code))).convert("RGBA")
-    flag = PIL.Image.alpha_composite(PIL.Image.new("RGBA", flag.size, "white"), flag).convert("RGB")
+    flag = on_white(_flags(folder).picture(code))
     flag = flag.resize((SHOWN_WIDTH, round(SHOWN_WIDTH * flag.height / flag.width)))
     data = io.BytesIO()
     flag.save(data, "JPEG", quality=85)
     return data.getvalue()
-
-
-def _rubric(reward: str) -> Rubric:
-    headline = {"mmsearch_r1": (mmsearch_r1(), 1.0)} if reward == "mmsearch_r1" else {}
-    return Rubric(
-        rewards={
-            "correct": (correct(tagged, same_fact), 0.0 if headline else 1.0),
-            **headline,
-            "tool_calls": (tool_calls(), 0.0),
-            "tool_errors": (tool_errors(), 0.0),
-            "has_answer": (has_answer(tagged), 0.0),
-        }
-    )
 
 
 def _draw(rng: random.Random, asked: list[Country], seen: set[tuple[str, str]]) -> tuple[Country, Fact] | None:
@@ -151,11 +140,10 @@ def _words(country: Country, fact: Fact) -> str:
 
 def _task(id: str, country: Country, fact: Fact, blobs: BlobStore, whole: bool) -> Task:
     flag = blobs.put(shown_flag(country.code, world_folder()))
-    what = fact.words if fact is not CAPITAL else "name of the capital"
     look: Asked = ("image_search", {}) if whole else ("image_search_by_image", {"image": 1})
     answer = country.values[fact.place[1]]
     question = Message(
-        role="user", content=(flag, Text(text=f"What is the {what} of the country or territory with this flag?"))
+        role="user", content=(flag, Text(text=f"What is the {fact.words} of the country or territory with this flag?"))
     )
     return Task(
         id=id,

@@ -12,7 +12,8 @@ from typing import Any, Literal, cast
 
 from envs.env import Env, ToolEnv
 from envs.message import system, user
-from envs.rewards import correct, has_answer, search_r1, tool_calls, tool_errors, tool_star
+from envs.rewards import correct, search_r1, tool_star
+from envs.rewards.choice import rubric_of
 from envs.rows import rows_of
 from envs.rubric import Rubric
 from envs.scoring import boxed, exact_match, tagged
@@ -115,14 +116,5 @@ def same_answer(given: str, expected: object) -> bool:
 
 
 def _rubric(reward: str) -> Rubric:
-    scored = {"search_r1": search_r1(answer_of), "tool_star": tool_star(answer_of)}
-    headline = {} if reward == "correct" else {reward: (scored[reward], 1.0)}
-    return Rubric(
-        rewards={
-            "correct": (correct(answer_of, same_answer), 0.0 if headline else 1.0),
-            **headline,
-            "tool_calls": (tool_calls(), 0.0),
-            "tool_errors": (tool_errors(), 0.0),
-            "has_answer": (has_answer(answer_of), 0.0),
-        }
-    )
+    paid = {"search_r1": search_r1(answer_of), "tool_star": tool_star(answer_of)}
+    return rubric_of(correct(answer_of, same_answer), answer_of, reward, paid)

@@ -10,9 +10,8 @@ import random
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
-from envs.rewards import has_answer, tool_calls, tool_errors
+from envs.rewards.choice import rubric_of
 from envs.rewards.visual import choice_or_number, graded, reflections, vilasr
-from envs.rubric import Rubric
 from envs.scenes import shapes
 from envs.scenes.drawn import (
     Asked,
@@ -91,7 +90,13 @@ def spatial(
         tools=lambda gallery: pens(gallery, view),
         view=view,
         about=ABOUT,
-        rubric=_rubric(reward),
+        rubric=rubric_of(
+            graded(choice_or_number),
+            tagged,
+            reward,
+            {"vilasr": vilasr(choice_or_number), "vilasr_code": vilasr(choice_or_number, variant="code")},
+            reflections=reflections(),
+        ),
     )
 
 
@@ -173,18 +178,4 @@ def _marking(marked: list[Shape], size: tuple[int, int], view: View) -> tuple[As
     return (
         ("object_mapper", {"items": boxes}, "I mark what the question is about."),
         ("path_tracer", {"items": [line]}, "I draw a line between them."),
-    )
-
-
-def _rubric(reward: str) -> Rubric:
-    variant = "code" if reward == "vilasr_code" else "paper"
-    return Rubric(
-        rewards={
-            "correct": (graded(choice_or_number), float(reward == "correct")),
-            **({} if reward == "correct" else {reward: (vilasr(choice_or_number, variant=variant), 1.0)}),
-            "tool_calls": (tool_calls(), 0.0),
-            "tool_errors": (tool_errors(), 0.0),
-            "reflections": (reflections(), 0.0),
-            "has_answer": (has_answer(tagged), 0.0),
-        }
     )

@@ -11,10 +11,11 @@ import random
 from typing import Any, Literal, TypeAlias, cast
 
 from envs.env import Env
-from envs.rewards import correct, has_answer, tool_calls, tool_errors
+from envs.rewards import correct
 from envs.rewards.answers import final_text
+from envs.rewards.choice import rubric_of
 from envs.rewards.visual import Difficulty, rewardmap_detail, rewardmap_score, rewardmap_weight
-from envs.rubric import RewardFn, Rubric
+from envs.rubric import RewardFn
 from envs.scenes import transit
 from envs.scenes.drawn import (
     Asked,
@@ -108,7 +109,12 @@ def transit_map(
         tools=lambda gallery: pens(gallery, view),
         view=view,
         about=ABOUT,
-        rubric=_rubric(reward),
+        rubric=rubric_of(
+            correct(tagged, is_right),
+            tagged,
+            reward,
+            {"rewardmap": rewardmap(), "rewardmap_code": rewardmap("code")},
+        ),
     )
 
 
@@ -241,16 +247,3 @@ def _traced(network: Network, legs: list[routes.Leg], size: tuple[int, int], vie
         ]
         calls.append(("path_tracer", {"items": items}, f"I follow {leg.line} from {leg.start} to {leg.end}."))
     return tuple(calls)
-
-
-def _rubric(reward: str) -> Rubric:
-    paid = {} if reward == "correct" else {reward: (rewardmap("code" if reward == "rewardmap_code" else "paper"), 1.0)}
-    return Rubric(
-        rewards={
-            "correct": (correct(tagged, is_right), float(reward == "correct")),
-            **paid,
-            "tool_calls": (tool_calls(), 0.0),
-            "tool_errors": (tool_errors(), 0.0),
-            "has_answer": (has_answer(tagged), 0.0),
-        }
-    )

@@ -16,7 +16,8 @@ from typing import Any, Literal, TypeAlias, cast
 
 from envs.env import Closable, Env, ToolEnv
 from envs.message import Message, Role
-from envs.rewards import correct, final_text, has_answer, tool_calls, tool_errors
+from envs.rewards import correct, final_text
+from envs.rewards.choice import rubric_of
 from envs.rewards.visual import (
     Difficulty,
     choice_or_number,
@@ -31,7 +32,7 @@ from envs.rewards.visual import (
 )
 from envs.row_pictures import images_of, placed
 from envs.rows import Row, read_rows
-from envs.rubric import RewardFn, Rubric
+from envs.rubric import Rubric
 from envs.scoring import boxed, exact_match, parse_number, relaxed_equal, routes, same_number, tagged
 from envs.task import Task, Taskset
 from envs.trajectory import Trajectory
@@ -85,12 +86,9 @@ def deepeyes_data(
         kind = str(row.get("data_source", "env_name", default=""))
         return _task(row, prompt, _text_of(verl.get("ground_truth"), row), group=kind)
 
-    rewards = {"deepeyes": deepeyes(same_answer), "deepeyes_v2": deepeyes_v2(same_answer)}
-    main: dict[str, tuple[RewardFn, float]] = {
-        "correct": (correct(tagged, same_answer), 0.0),
-        reward: (rewards[reward], 1.0),
-    }
-    return _taskset("deepeyes_data", data, n, read, tools, shown, main)
+    paid = {"deepeyes": deepeyes(same_answer), "deepeyes_v2": deepeyes_v2(same_answer)}
+    rubric = rubric_of(correct(tagged, same_answer), tagged, reward, paid)
+    return _taskset("deepeyes_data", data, n, read, tools, shown, rubric)
 
 
 def vilasr_data(
@@ -121,12 +119,9 @@ def vilasr_data(
         content = placed(row.text("question"), images_of(row, "image_path", "images", store=store), row.where)
         return _task(row, [Message(role="user", content=content)], answer, group=str(row.get("data_type")))
 
-    main: dict[str, tuple[RewardFn, float]] = {
-        "correct": (graded(choice_or_number), 0.0),
-        "vilasr": (vilasr(choice_or_number, variant=variant), 1.0),
-        "reflections": (reflections(), 0.0),
-    }
-    return _taskset("vilasr_data", data, n, read, _named("object_mapper", "path_tracer"), shown, main)
+    paid = {"vilasr": vilasr(choice_or_number, variant=variant)}
+    rubric = rubric_of(graded(choice_or_number), tagged, "vilasr", paid, reflections=reflections())
+    return _taskset("vilasr_data", data, n, read, _named("object_mapper", "path_tracer"), shown, rubric)
 
 
 def rewardmap_data(
@@ -175,8 +170,8 @@ def rewardmap_data(
         level: Difficulty = task.info["difficulty"]
         return rewardmap_score(_map_right(text, asked), detail, weight=rewardmap_weight(level, transfers))
 
-    main: dict[str, tuple[RewardFn, float]] = {"correct": (right, 0.0), "rewardmap": (paid, 1.0)}
-    return _taskset("rewardmap_data", data, n, read, _named(), shown, main, answers=boxed)
+    rubric = rubric_of(right, boxed, "rewardmap", {"rewardmap": paid})
+    return _taskset("rewardmap_data", data, n, read, _named(), shown, rubric)
 
 
 def chartsketcher_data(data: str, n: int | None = None, shown: int = 1024) -> Taskset:
@@ -195,8 +190,8 @@ def chartsketcher_data(data: str, n: int | None = None, shown: int = 1024) -> Ta
         prompt = [Message(role="user", content=placed(row.text("query", "question"), images, row.where))]
         return _task(row, prompt, _text_of(answer, row))
 
-    main: dict[str, tuple[RewardFn, float]] = {"correct": (correct(_whole, _relaxed), 1.0)}
-    return _taskset("chartsketcher_data", data, n, read, _named("sketch"), shown, main, answers=_whole)
+    rubric = rubric_of(correct(_whole, _relaxed), _whole)
+    return _taskset("chartsketcher_data", data, n, read, _named("sketch"), shown, rubric)
 
 
 def uv_cot_data(data: str, n: int | None = None, shown: int = 336) -> Taskset:
@@ -220,8 +215,7 @@ def uv_cot_data(data: str, n: int | None = None, shown: int = 336) -> Taskset:
     def tools(gallery: Gallery) -> tuple[Sequence[Tool], Sequence[Closable]]:
         return image_tools(gallery, "image_zoom_in_tool", convention="unit_square_padded", zoom=UV_COT), ()
 
-    main: dict[str, tuple[RewardFn, float]] = {"correct": (correct(_whole, same_answer), 1.0)}
-    return _taskset("uv_cot_data", data, n, read, tools, shown, main, answers=_whole)
+    return _taskset("uv_cot_data", data, n, read, tools, shown, rubric_of(correct(_whole, same_answer), _whole))
 
 
 def same_answer(given: str, expected: Any) -> bool:
@@ -245,8 +239,7 @@ def _taskset(
     read: Callable[[Row, BlobStore], Task | None],
     tools: Tools,
     shown: int,
-    main: dict[str, tuple[RewardFn, float]],
-    answers: Callable[[str], str | None] = tagged,
+    rubric: Rubric,
 ) -> Taskset:
     store, budget = image_store(), ImageBudget(max_pixels=shown * shown, max_side=shown)
     if n is not None and n < 1:
@@ -260,12 +253,7 @@ def _taskset(
         given, held = tools(gallery)
         return ToolEnv(task=task, tools=given, resources=held, gallery=gallery)
 
-    counted: dict[str, tuple[RewardFn, float]] = {
-        "tool_calls": (tool_calls(), 0.0),
-        "tool_errors": (tool_errors(), 0.0),
-        "has_answer": (has_answer(answers), 0.0),
-    }
-    return Taskset(name=name, tasks=tasks, env=env, rubric=Rubric(rewards={**main, **counted}), blobs=store)
+    return Taskset(name=name, tasks=tasks, env=env, rubric=rubric, blobs=store)
 
 
 def _named(*names: str) -> Tools:

@@ -11,9 +11,9 @@ import random
 from collections.abc import Callable
 from typing import Any, Literal
 
-from envs.rewards import correct, has_answer, tool_calls, tool_errors
+from envs.rewards import correct
+from envs.rewards.choice import rubric_of
 from envs.rewards.visual import deepeyes, deepeyes_v2
-from envs.rubric import Rubric
 from envs.scenes import signs as sign_boards
 from envs.scenes.drawn import Scene, Split, Style, View, box_for, drawn_taskset, scenes, view_of
 from envs.scenes.pens import UNMISTAKABLE, word
@@ -107,7 +107,12 @@ def visual_search(
         tools=_zoom(view) if tools else lambda gallery: (),
         view=view,
         about=ABOUT if tools else ABOUT_ALONE,
-        rubric=_rubric(reward),
+        rubric=rubric_of(
+            correct(tagged, same_writing),
+            tagged,
+            reward,
+            {"deepeyes": deepeyes(same_writing), "deepeyes_v2": deepeyes_v2(same_writing)},
+        ),
     )
 
 
@@ -196,19 +201,6 @@ def _draw(rng: random.Random, dials: _Dials) -> Scene | None:
         said=asked.text,
         calls=(look,) if hidden and dials.tools else (),
         info={"needs_tool": hidden, "written": True, "box": box},
-    )
-
-
-def _rubric(reward: str) -> Rubric:
-    paid = {"deepeyes": deepeyes(same_writing), "deepeyes_v2": deepeyes_v2(same_writing)}
-    return Rubric(
-        rewards={
-            "correct": (correct(tagged, same_writing), float(reward == "correct")),
-            **({reward: (paid[reward], 1.0)} if reward in paid else {}),
-            "tool_calls": (tool_calls(), 0.0),
-            "tool_errors": (tool_errors(), 0.0),
-            "has_answer": (has_answer(tagged), 0.0),
-        }
     )
 
 

@@ -18,7 +18,8 @@ from typing import Literal, TypeAlias, get_args
 
 from envs.env import Env, ToolEnv
 from envs.message import assistant, system, user
-from envs.rewards import correct, has_answer, search_r1, tool_calls, tool_errors, tool_star
+from envs.rewards import correct, search_r1, tool_star
+from envs.rewards.choice import rubric_of
 from envs.rubric import Rubric
 from envs.scoring import answer_line, exact_match, parse_number, same_number, tagged, token_f1
 from envs.seed import derive_seed
@@ -236,18 +237,8 @@ def same_fact(given: str, expected: object) -> bool:
 
 def _rubric(form: Form, reward: str) -> Rubric:
     read = answer_line if form == "line" else tagged
-    right = correct(read=read, same=same_fact)
-    scored = {"search_r1": search_r1(), "tool_star": tool_star(score=_f1_of_fact)}
-    headline = {} if reward == "correct" else {reward: (scored[reward], 1.0)}
-    return Rubric(
-        rewards={
-            "correct": (right, 0.0 if headline else 1.0),
-            **headline,
-            "tool_calls": (tool_calls(), 0.0),
-            "tool_errors": (tool_errors(), 0.0),
-            "has_answer": (has_answer(read), 0.0),
-        }
-    )
+    paid = {"search_r1": search_r1(), "tool_star": tool_star(score=_f1_of_fact)}
+    return rubric_of(correct(read=read, same=same_fact), read, reward, paid)
 
 
 def _f1_of_fact(given: str, expected: str) -> float:

@@ -9,9 +9,10 @@ import pytest
 
 from envs import CallRecord, RewardFn, Step, Task, ToolEnv, Trajectory, assistant
 from envs.rewards import correct, has_answer, retool, tool_calls, tool_errors
+from envs.rewards.choice import rubric_of
 from envs.scoring import boxed, same_number
 from envs.trajectory import Finish, Outcome
-from tools import ToolCall, ToolResult
+from tools import ConfigError, ToolCall, ToolResult
 
 TASK = Task(id="t", prompt=(), answer=1795)
 
@@ -86,3 +87,21 @@ def test_calls_are_counted_from_what_ran_and_errors_from_what_failed():
     assert value(tool_calls("search"), trajectory) == 1
     assert value(tool_errors(), trajectory) == 3
     assert value(tool_calls(), episode("<tool_call>print(1)</tool_call>")) == 0
+
+
+def test_of_several_rewards_the_one_named_pays_and_the_rest_is_counted() -> None:
+    right = correct(boxed, same_number)
+    accuracy = rubric_of(right, boxed)
+    assert {name: weight for name, (_, weight) in accuracy.rewards.items()} == {
+        "correct": 1.0,
+        "tool_calls": 0.0,
+        "tool_errors": 0.0,
+        "has_answer": 0.0,
+    }
+    paper = rubric_of(right, boxed, "retool", {"retool": retool(), "other": tool_calls()}, marks=tool_calls())
+    weights = {name: weight for name, (_, weight) in paper.rewards.items()}
+    assert paper.headline == "correct" and [name for name, weight in weights.items() if weight] == ["retool"]
+    assert weights["marks"] == 0.0 and "other" not in weights
+    with pytest.raises(ConfigError, match="there is no reward 'retol'") as told:
+        rubric_of(right, boxed, "retol", {"retool": retool()})
+    assert "retool" in str(told.value.hint)
