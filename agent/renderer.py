@@ -10,7 +10,7 @@ from agent.dialect import Dialect, TokenDialect
 from agent.dialects.native import Native
 from agent.encoder import Encoder, Tokenizer
 from agent.families import Family
-from agent.families.proof import proven_family
+from agent.families.proof import calls_difference, proven_family
 from agent.parts import SEAM, Part, Parts, Turn, Written, control, markup, spoken, text_of
 from agent.vision import Vision
 from envs.message import Message
@@ -314,10 +314,17 @@ class Renderer:
         return tuple(parts)
 
     def _own_dialect(self) -> Dialect | TokenDialect:
+        as_text = "use --dialect hermes or --dialect inline, which write both as text"
         if self.family.native is None:
             raise ConfigError(
                 f"the chat template of this model ({self.family.name}) has no place for tool calls and their results",
-                hint="use --dialect hermes or --dialect inline, which write both as text",
+                hint=as_text,
+            )
+        doubt = calls_difference(self.family, self.tokenizer)
+        if doubt is not None:
+            raise ConfigError(
+                f"the tokenizer's chat template does not write calls and results as {self.family.name} does: {doubt}",
+                hint="use the template the model was published with" if self.family.native_only else as_text,
             )
         return self.family.native
 

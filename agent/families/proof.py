@@ -9,8 +9,10 @@ from agent.families import family_named, family_of
 from agent.families.family import Family
 from agent.families.template import FromTemplate
 from agent.parts import Turn, markup, text_of
-from envs.message import assistant
+from envs.message import Message, answer_to, assistant
+from tools.content import Text
 from tools.errors import ConfigError
+from tools.tool import ToolCall, ToolResult
 
 _CONVERSATIONS = (
     ("user",),
@@ -19,6 +21,10 @@ _CONVERSATIONS = (
     ("system", "user", "assistant", "user"),
 )
 _WORDS = ("Be brief.", "2 + 2?", "4", "Why so?")
+_NUMBERS = {"type": "object", "properties": {"n": {"type": "integer", "description": "A number."}}, "required": ["n"]}
+_TOOL = {"type": "function", "function": {"name": "twice_of", "description": "Doubles.", "parameters": _NUMBERS}}
+_CALL = ToolCall(id="twiceof01", name="twice_of", raw="", arguments={"n": 2})  # the id is of a form all templates take
+_CALLED = {"id": _CALL.id, "type": "function", "function": {"name": _CALL.name, "arguments": _CALL.arguments}}
 
 
 def proven_family(tokenizer: Any, wanted: Family | str | None, forks: bool) -> tuple[Family, bool]:
@@ -66,10 +72,50 @@ def difference(family: Family, tokenizer: Any) -> str | None:
         turns = [_turn(family, role, word) for role, word in pairs]
         ours = "".join(text_of(parts) for _, parts in family.begin(turns, "", native=False))
         if ours != theirs:
-            at = next(i for i in range(len(ours) + 1) if ours[: i + 1] != theirs[: i + 1])
-            start = max(0, at - 20)
-            return f"it writes {theirs[start : at + 40]!r} where {family.name} writes {ours[start : at + 40]!r}"
+            return _where(family, ours, theirs)
     return None if compared else f"it cannot write a plain conversation ({refused})"
+
+
+def calls_difference(family: Family, tokenizer: Any) -> str | None:
+    """Where a call and its result as the family writes them first differ from the tokenizer's own template, or None.
+
+    How tools are described is not compared. A template that shows no tools says nothing against calls that are text in
+    turns which every template has; turns and tokens of a family's own are not in it, and that is a difference.
+    """
+    if family.native is None or not getattr(tokenizer, "chat_template", None):
+        return None
+    asked, told = _WORDS[1], answer_to(_CALL, ToolResult(content=(Text(text=_WORDS[2]),)))
+    rows: list[dict[str, Any]] = [
+        {"role": "user", "content": _said(family, asked)},
+        {"role": "assistant", "content": _said(family, ""), "tool_calls": [_CALLED]},
+        {"role": "tool", "content": _said(family, told.text), "name": _CALL.name, "tool_call_id": _CALL.id},
+    ]
+
+    def written(messages: list[dict[str, Any]]) -> str:
+        return tokenizer.apply_chat_template(
+            messages, tools=[_TOOL], tokenize=False, add_generation_prompt=True, **family.options
+        )
+
+    try:
+        if _CALL.name not in written(rows[:1]):
+            return "it shows the model no tools" if isinstance(family.native, TokenDialect) else None
+        theirs = written(rows).rpartition(asked)[2]
+    except Exception as error:  # a template is a program of somebody else's and may raise anything
+        return f"it cannot write a call and its result ({error})"
+    if isinstance(family.native, TokenDialect):
+        results = family.native.turns([_CALL], [told])
+    else:
+        injection = family.native.format([_CALL], [told])
+        results = (Turn(role=injection.role, parts=injection.parts),)
+    turns = [Turn(role="user", parts=(markup(asked),)), _action(family, assistant(tool_calls=[_CALL])), *results]
+    ours = "".join(text_of(parts) for _, parts in family.begin(turns, "", native=True)).rpartition(asked)[2]
+    return None if ours == theirs else _where(family, ours, theirs)
+
+
+def _where(family: Family, ours: str, theirs: str) -> str:
+    at = next(i for i in range(len(ours) + 1) if ours[: i + 1] != theirs[: i + 1])
+    start = max(0, at - 20)
+    return f"it writes {theirs[start : at + 40]!r} where {family.name} writes {ours[start : at + 40]!r}"
 
 
 def _said(family: Family, word: str) -> Any:
@@ -77,10 +123,15 @@ def _said(family: Family, word: str) -> Any:
 
 
 def _turn(family: Family, role: str, word: str) -> Turn:
-    if role != "assistant" or not isinstance(family.native, TokenDialect):
-        return Turn(role=role, parts=(markup(family.opening + word if role == "assistant" else word),))
-    said = assistant(word)
-    return Turn(role=role, parts=family.native.written(said), end=family.native.ends_in_history(said))
+    return _action(family, assistant(word)) if role == "assistant" else Turn(role=role, parts=(markup(word),))
+
+
+def _action(family: Family, said: Message) -> Turn:
+    if isinstance(family.native, TokenDialect):
+        parts, end = family.native.written(said), family.native.ends_in_history(said)
+        return Turn(role="assistant", parts=parts, end=end)
+    text = said.text if family.native is None else family.native.write(said)
+    return Turn(role="assistant", parts=(markup(family.opening + text),))
 
 
 def _or_forks(family: FromTemplate, doubt: str | None, forks: bool) -> tuple[Family, bool]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from conversations import FIRST, PLAIN, SECOND, WITH_TOOLS, look_up, now, rows, theirs, told
-from family_tokenizers import FAMILIES, family_tokenizer
+from family_tokenizers import FAMILIES, family_tokenizer, published_template
 
 from agent.dialect import TokenDialect
-from agent.dialects import dialect_named
+from agent.dialects import Hermes, dialect_named
 from agent.families import family_named, family_of
 from agent.renderer import Renderer
 from envs import Message, assistant, system, user
@@ -105,6 +105,55 @@ def test_a_template_without_a_place_for_tools_is_refused_where_its_own_calls_are
     assert "--dialect hermes" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(
+    ("family", "published", "reason"),
+    [
+        ("qwen3", "lfm2", r"writes '.*<\|tool_respon' where chatml writes '.*<tool_call>"),
+        ("qwen3", "lfm2_v2", r"writes '.*<\|tool_call_start\|>\[.*' where chatml writes '.*<tool_call>"),
+        ("llama3.1", "llama3", "as llama3 does: it shows the model no tools"),
+    ],
+)
+def test_a_template_that_writes_calls_otherwise_is_refused_where_they_are_asked_for(
+    family: str, published: str, reason: str
+) -> None:
+    tokenizer = with_template(family, published_template(published))
+    with pytest.raises(ConfigError, match=reason) as caught:
+        Renderer(tokenizer, dialect_named("native"))
+    assert "--dialect hermes" in str(caught.value.hint)
+    Renderer(tokenizer, dialect_named("hermes"))
+
+
+@pytest.mark.parametrize(
+    ("family", "here", "there"),
+    [
+        ("qwen2.5", '"arguments": ', '"parameters": '),
+        ("qwen3", "<tool_response>", "<result>"),
+        ("llama3.2", "|>ipython<|", "|>tool<|"),
+        ("mistral", "[TOOL_RESULTS]", "[TOOL_RESULTS] "),
+        ("gpt-oss", "to=assistant", "to=model"),
+    ],
+)
+def test_one_word_of_a_call_or_its_result_that_differs_is_found(family: str, here: str, there: str) -> None:
+    template = published_template(family)
+    assert here in template
+    with pytest.raises(ConfigError, match="does not write calls and results as") as caught:
+        Renderer(with_template(family, template.replace(here, there)), dialect_named("native"))
+    assert ("hermes" in str(caught.value.hint)) == (family != "gpt-oss")
+
+
+def test_a_template_that_raises_at_a_result_is_refused_with_what_it_says() -> None:
+    raising = "{% for m in messages if m.role == 'tool' %}{{ raise_exception('no results') }}{% endfor %}"
+    template = raising + published_template("qwen3")
+    with pytest.raises(ConfigError, match=r"cannot write a call and its result \(no results"):
+        Renderer(with_template("qwen3", template), dialect_named("native"))
+
+
+@pytest.mark.parametrize("published", ["qwen2_5_vl", "qwen3_vl", "qwen3_instruct_2507"])
+def test_hermes_stays_the_own_way_of_a_template_that_writes_it_or_knows_no_tools(published: str) -> None:
+    renderer = Renderer(with_template("qwen3", published_template(published)), dialect_named("native"))
+    assert isinstance(renderer.dialect, Hermes)
+
+
 def test_a_format_that_leaves_no_room_for_other_dialects_says_so() -> None:
     with pytest.raises(ConfigError, match="gpt-oss writes calls its own way, not as hermes") as caught:
         Renderer(family_tokenizer("gpt-oss"), dialect_named("hermes"))
@@ -132,7 +181,7 @@ COUNTS = OWN.replace("{{ m.role", "{{ messages | length }} {{ m.role")
 @pytest.mark.parametrize(("template", "reason"), [(COUNTS, "written otherwise"), (REWRITES, "leaves out or moves")])
 def test_a_template_that_rewrites_earlier_turns_is_refused_with_the_reason(template: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        Renderer(with_template("qwen2.5", template), dialect_named("hermes"))
+        Renderer(with_template("qwen3", template), dialect_named("hermes"))
 
 
 def test_such_a_template_runs_with_recorded_forks_where_the_user_asks_for_it() -> None:
