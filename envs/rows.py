@@ -144,6 +144,15 @@ def files_of(source: Path, split: str = "", within: str = "") -> list[Path]:
     return _one_format(chosen)
 
 
+def refuse_other_split(source: Path, split: str) -> None:
+    """Raise `ConfigError` where `source` is one file, and by its name of another split than the one asked for."""
+    named = _splits_of(Path(source.name)) if source.is_file() else set[str]()
+    if named and not named & _SAME.get(split, {split}):
+        raise ConfigError(
+            f"{source} is of split {' and '.join(sorted(named))}, not {split!r}", hint="give the folder, or no split"
+        )
+
+
 def _is_data(path: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.parts)
     return path.suffix.lower() in SUFFIXES and path.name not in _NOT_DATA and not hidden

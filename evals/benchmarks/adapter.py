@@ -11,7 +11,7 @@ from envs.env import Env, ToolEnv
 from envs.message import assistant, user
 from envs.rewards.answers import final_text
 from envs.rewards.calls import tool_calls
-from envs.rows import Row, read_rows
+from envs.rows import Row, read_rows, refuse_other_split
 from envs.rubric import RewardFn, Rubric
 from envs.scoring.reading import LETTERS, Extracted, Kind, extract
 from envs.task import Task, Taskset
@@ -98,12 +98,19 @@ class Reading:
 def load(
     spec: Benchmark, data: str, split: str, tools: Tools, n: int | None, context: bool, store: BlobStore
 ) -> Taskset:
-    """The taskset of a benchmark from `data`. Raises `ConfigError`, naming file and row, for what cannot be read."""
+    """The taskset of a benchmark from `data`. Raises `ConfigError`, naming file and row, for what cannot be read.
+
+    Without `split` it is the benchmark's own, and one file is read whatever its name says.
+    """
     if not data:
         raise ConfigError(f"{spec.name} is not shipped: it needs its data", hint=how_to_get(spec))
     if n is not None and n < 1:
         raise ConfigError(f"n is {n}; a taskset needs at least 1 task")
-    rows = read_rows(local_folder(data), split, spec.within)
+    source = local_folder(data)
+    if split:
+        refuse_other_split(source, split)
+    split = split or spec.split
+    rows = read_rows(source, split, spec.within)
     tasks = list(tasks_of(spec, rows, Reading(store=store, context=context), n))
     if not tasks:
         raise ConfigError(f"{data} has no rows of {spec.name}" + (f", split {split!r}" if split else ""))

@@ -36,7 +36,7 @@ def __getattr__(name: str) -> Callable[..., Taskset]:
 
 def _function(spec: Benchmark) -> Callable[..., Taskset]:
     def benchmark(
-        data: str = "", split: str = spec.split, tools: Tools = spec.tools, n: int | None = None, context: bool = False
+        data: str = "", split: str = "", tools: Tools = spec.tools, n: int | None = None, context: bool = False
     ) -> Taskset:
         return load(spec, data, split, tools, n, context, image_store())
 

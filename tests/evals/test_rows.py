@@ -161,6 +161,10 @@ def test_a_split_that_is_not_there_is_answered_with_those_that_are(tmp_path: Pat
         lines(tmp_path / name, [{**row, "id": name}])
     text = said(capsys, "check", "gsm8k", "-a", f"data={tmp_path}")
     assert "has no file of split 'test'" in text and "splits found: train, validation" in text
+    other = said(capsys, "check", "gsm8k", "-a", f"data={tmp_path / 'main/train-00000.jsonl'}", "-a", "split=test")
+    assert "train-00000.jsonl is of split train, not 'test'" in other
+    assert len(find_taskset("gsm8k", {"data": str(tmp_path / "main/train-00000.jsonl")}).tasks) == 1
+    assert len(find_taskset("gsm8k", {"data": str(tmp_path / "main/validation.jsonl"), "split": "dev"}).tasks) == 1
     assert [path.name for path in files_of(tmp_path, "dev", "main")] == ["validation.jsonl"]
     assert [path.name for path in files_of(tmp_path, "test")] == ["test.jsonl"]
 
