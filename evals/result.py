@@ -65,7 +65,7 @@ class EvalResult:
     tokens: Mapping[str, int]
     """In all, errors among them: `prompt` and `sampled` by the policy, `judge` for both of a judge's."""
     cost: float | None
-    """US dollars in all, errors and judges among them; None where no prices were given."""
+    """US dollars in all, errors, what was tried again and judges among them; None where no prices were given."""
     retries: int
     """Requests that were sent again. A server that fails on long answers shifts what is measured: look here."""
     seconds: float

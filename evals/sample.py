@@ -52,7 +52,7 @@ class Sample:
     judge_tokens: int
     """Tokens a judge was given and sampled."""
     cost: float | None
-    """US dollars, the judge's among them; None where no prices were given."""
+    """US dollars, the judge's and those of earlier tries among them; None where no prices were given."""
     seconds: float
     model_seconds: float
     tool_seconds: float

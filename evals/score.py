@@ -16,7 +16,7 @@ from envs.log import TrajectoryLog
 from envs.task import Task, Taskset
 from envs.trajectory import Stop, Trajectory
 from evals.index import IndexWriter, latest_entries, read_episodes, read_index
-from evals.judge import Judge, judged_rubric, judging
+from evals.judge import Judge, judge_cost, judged_rubric, judging
 from evals.result import EvalResult, result_of, summary, write_atomic, write_json
 from evals.run_folder import RunFolder
 from evals.show import metric_of, natural_key
@@ -62,6 +62,8 @@ def score(folder: RunFolder, *, replay: bool = False, judge: Judge | None = None
             playing = judging(playing, (), judge, metric, concurrency)
         with TrajectoryLog(folder.samples) as log, closing(IndexWriter(folder)) as index:
             async for trajectory in playing:
+                if judge is not None and judge.prices is not None:
+                    trajectory.info["cost"] = trajectory.info.get("cost", 0.0) + judge_cost(trajectory)
                 log.append(trajectory)
                 index.add(trajectory)
 
@@ -92,6 +94,7 @@ async def _scoring(
         results = [call.result for call in trajectory.calls]
         found.different += replay and [call.result for call in scored.calls] != results
         trajectory.scores, trajectory.reward = scored.scores, scored.reward
+        trajectory.info.pop("judge", None)  # a verdict stands with the score it gave
         trajectory.info |= {**scored.info, "scores_before": [*trajectory.info.get("scores_before", []), was]}
         yield trajectory
 

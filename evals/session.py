@@ -20,7 +20,7 @@ from envs.trajectory import Trajectory
 from evals.adaptive import Gate, InfrastructureError, patience_of
 from evals.cost import Prices, cost_of
 from evals.index import Entry, IndexWriter, latest_entries, read_episodes, read_index
-from evals.judge import Judge, judge_cost, judged_rubric, judging
+from evals.judge import JUDGED, Judge, judge_cost, judged_rubric, judging
 from evals.progress import progress_bar
 from evals.result import EvalResult, result_of, summary, write_atomic, write_json
 from evals.run_folder import RunFolder, refuse_other_tasks, tally_seconds
@@ -72,10 +72,10 @@ class Run:
         return [job for job, sample in found if not sample or not (sample.scored or (self.judge and sample.unjudged))]
 
     def unjudged(self) -> list[Entry]:
-        """What was played and has no verdict yet."""
+        """What was played and has no verdict yet, or was scored again without the judge."""
         wanted = {key_of(job) for job in self.plan} if self.judge else set[Key]()
         entries = latest_entries(read_index(self.folder, ours=True)) if wanted else {}
-        return [entry for key, entry in entries.items() if key in wanted and entry.sample.unjudged]
+        return [entry for key, entry in entries.items() if key in wanted and _lacks_verdict(entry.sample)]
 
     def through(
         self, sampler: Sampler, params: SamplingParams, limits: Limits, concurrency: int, progress: bool
@@ -120,7 +120,7 @@ class Run:
     ) -> None:
         """Log episodes as they finish, each on disk before it is counted, until a limit of the run is met."""
         metric = self.rubric.headline
-        scores = [sample.scores[metric] for sample in self.done.values() if sample.scored]
+        scores = [sample.scores[metric] for sample in self.done.values() if sample.scored and metric in sample.scores]
         total, count = sum(scores), len(scores)
         spent = sum(sample.cost or 0.0 for sample in self.done.values())
         deadline = asyncio.timeout(self.stop_at.seconds)
@@ -131,14 +131,13 @@ class Run:
                         return
                     async for trajectory in playing:
                         if self.prices is not None:
-                            trajectory.info["cost"] = cost_of(trajectory, self.prices) + judge_cost(trajectory)
+                            spent += self.charge(trajectory, self.prices)
                         await asyncio.to_thread(log.append, trajectory)  # a slow disk must not hold up the others
                         sample = index.add(trajectory)
                         self.done[sample.key] = sample
                         if sample.scored:
                             total, count = total + sample.scores[metric], count + 1
                         advance(_state(f"{metric} {total / count:.2f}" if count else "no score yet", gate))
-                        spent += sample.cost or 0.0
                         if self.too_dear(spent):
                             return
         except TimeoutError:
@@ -146,6 +145,15 @@ class Run:
                 raise
             self.stopped = "max_time"
             self.reread()
+
+    def charge(self, trajectory: Trajectory, prices: Prices) -> float:
+        """Note what the sample has cost, with its earlier tries; returns the US dollars that are new."""
+        earlier = self.done.get((trajectory.task.id, trajectory.sample))
+        before = earlier.cost if earlier else None
+        paid = earlier is not None and before is not None and _lacks_verdict(earlier)  # it is not played again
+        new = judge_cost(trajectory) + (0.0 if paid else cost_of(trajectory, prices))
+        trajectory.info["cost"] = new + (before or 0.0)
+        return new
 
     def too_dear(self, spent: float) -> bool:
         """The run has cost what it may."""
@@ -173,6 +181,10 @@ class Run:
         write_json(self.folder.results, result.to_json())
         write_atomic(self.folder.summary, summary(result, self.identity))
         return result
+
+
+def _lacks_verdict(sample: Sample) -> bool:
+    return sample.unjudged or (sample.scored and JUDGED not in sample.scores)
 
 
 def _state(score: str, gate: Gate | None) -> str:

@@ -208,3 +208,51 @@ def test_a_gate_on_the_interval_lets_chance_be_chance(tasks: str, tmp_path: Path
     assert evals(*asked) == 4
     assert evals(*asked, "--gate", "ci") == 0  # 2 of 4: up to 85%
     assert evals(*asked[:-1], 0.9, "--gate", "ci") == 4
+
+
+def test_what_was_tried_in_vain_has_been_paid_for(tasks: str, tmp_path: Path) -> None:
+    out, broken = tmp_path / "d", True
+
+    def fault(number: int) -> Say | None:
+        calls = (("look", '{"key": "k"}'),)
+        return Say(status=500, error={"message": "boom"}) if broken and number == 1 else Say(calls=calls)
+
+    with AnsweringServer(fault) as server:
+        asked = ("run", f"{tasks}:lookups", "-m", "openai:tiny", "--base-url", server.url, "-q", "-c", 1, "-n", 1)
+        dear = ("--price", "1000000,0", "--max-turns", 2, "--max-retries", 0, "--out", out)  # 11 dollars a turn
+        assert evals(*asked, *dear) == 2 and results(out)["cost"] == 11.0
+        broken = False
+        assert evals(*asked, *dear, "--max-cost", 40) == 0 and results(out)["cost"] == 33.0
+        assert evals(*asked[:-1], 4, *dear, "--max-cost", 40) == 3 and results(out)["cost"] == 55.0
+
+
+def test_a_verdict_that_failed_was_paid_for_and_its_episode_once(tasks: str, tmp_path: Path) -> None:
+    out, vague = tmp_path / "j", True
+    with AnsweringServer() as player, JudgeServer(lambda number: Say(text="Hm.") if vague else None) as server:
+        judge = ("--judge", "openai:tiny", "--judge-url", server.url, "--judge-price", "1000000,0")
+        asked = ("run", f"{tasks}:capitals", "-m", "openai:tiny", "--base-url", player.url, "-q", "-n", 1, "--out", out)
+        assert evals(*asked, *judge, "--price", "1000000,0") == 2
+        assert results(out)["cost"] == 33.0  # one turn, and the judge asked twice
+        vague = False
+        assert evals(*asked, *judge, "--price", "1000000,0", "--max-cost", 40) == 3  # 44 are spent, nothing is left out
+        assert (results(out)["cost"], results(out)["errors"]) == (44.0, 0)
+
+
+def test_a_run_scored_again_without_its_judge_is_judged_again_by_its_own_command(tasks: str, tmp_path: Path) -> None:
+    out = tmp_path / "j"
+    with JudgeServer() as server:
+        assert judged(tasks, out, server) == 0
+        assert evals("score", out) == 0 and results(out)["metric"] == "exact"
+        assert judged(tasks, out, server) == 0
+        assert (results(out)["metric"], results(out)["accuracy"]) == ("judged", 0.75)
+        assert server.asked == 2  # verdicts are kept
+
+
+def test_what_a_judge_of_a_finished_run_costs_is_counted(tasks: str, tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    assert evals("run", f"{tasks}:capitals", "-m", "gold", "--out", out, "-q") == 0
+    with JudgeServer() as server:
+        judge = ("--judge", "openai:tiny", "--judge-url", server.url, "--judge-price", "1,2")
+        for _ in range(2):  # the second finds its verdicts kept
+            assert evals("score", out, *judge) == 0
+            assert results(out)["cost"] == pytest.approx(2 * (11 + 2 * 7) / 1e6)
