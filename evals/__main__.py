@@ -115,11 +115,12 @@ def export_command(folder: Path, to: str, out: Path | None, min_score: float | N
 @click.option("--concurrency", "-c", default=8, show_default=True, help="Questions to the judge at once.")
 def score_command(folder: Path, replay: bool, **asked: Any) -> None:
     """Score a run again without sampling, by the taskset as it is now. Old scores are kept in the log."""
-    from evals.run_command import judge_of
+    from evals.run_command import judge_of, refuse_without_judge
     from evals.run_folder import opened
     from evals.score import score
     from evals.show import print_result
 
+    refuse_without_judge(asked)
     rest = {"base_url": None, "dialect": None, "threads": None, "request_timeout": 600.0, "max_retries": 8}
     found = score(opened(folder), replay=replay, judge=judge_of({**rest, **asked}), concurrency=asked["concurrency"])
     print_result(found.result)

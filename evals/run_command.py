@@ -131,13 +131,20 @@ def refuse_what_cannot_be_kept(asked: dict[str, Any]) -> None:
         raise ConfigError("--ablate tools plays with and without tools; --tools none leaves nothing to compare")
     if asked["max_retries"] < 0:
         raise ConfigError(f"--max-retries is {asked['max_retries']}; it must be 0 or more")
-    for option in ("cost_limit", "max_cost", "max_time"):
+    for option in ("time_limit", "token_budget", "cost_limit", "max_cost", "max_time"):
         value = asked[option]
         if value is not None and not value > 0:
             raise ConfigError(f"--{option.replace('_', '-')} is {value:g}; it must be above 0")
-    for option in ("judge_url", "judge_price"):
-        if asked[option] and not asked["judge"]:
-            raise ConfigError(f"--{option.replace('_', '-')} needs --judge")
+    refuse_without_judge(asked)
+
+
+def refuse_without_judge(asked: dict[str, Any]) -> None:
+    """Raise `ConfigError` for what is said of a judge where there is none."""
+    said = {"--judge-url": asked["judge_url"], "--judge-price": asked["judge_price"]}
+    said["--judge-mode llm"] = asked["judge_mode"] == "llm"
+    for option, given in said.items():
+        if given and not asked["judge"]:
+            raise ConfigError(f"{option} needs --judge")
 
 
 def _run_one(name: str, given: dict[str, str], asked: dict[str, Any]) -> int:
