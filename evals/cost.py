@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 from agent.sampler import ContextFull, Sampler, SamplingParams
 from envs.message import Message
@@ -63,6 +63,11 @@ class MeteredSampler:
         self.inner = inner
         self.prices = prices
         self.most = most
+
+    @property
+    def renderer(self) -> Any:
+        """The inner sampler's, where it has one: its tokenizer, and its eyes."""
+        return getattr(self.inner, "renderer", None)
 
     async def sample(
         self,

@@ -1,4 +1,4 @@
-"""A benchmark with pictures, played against a server: it is sent them, and the run folder keeps them."""
+"""Tasks with pictures through `evals run`: a server is sent them, a model here sees them, and the run keeps them."""
 
 from __future__ import annotations
 
@@ -37,3 +37,11 @@ def test_a_server_is_sent_the_pictures_and_the_run_keeps_them(
     (image,) = images_of(episode)
     assert blobs_beside(out / "samples.jsonl").get(image) == buffer.getvalue()
     assert episode.info["extracted"] == "Red" and episode.info["extraction"] == "line"
+
+
+def test_a_model_in_this_process_sees_them_under_a_limit_on_cost_too(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    asked = ["run", "sight", "-n", "1", "-m", "tiny_vlm", "--max-tokens", "2", "--max-turns", "1", "-q"]
+    assert run(cli, [*asked, "--price", "1,1", "--cost-limit", "1", "--out", str(tmp_path / "run")]) == 0
+    (episode,) = read_log(tmp_path / "run" / "samples.jsonl")
+    assert images_of(episode) and episode.sampled_tokens == 2
