@@ -61,7 +61,8 @@ class Renderer:
         Args:
             tokenizer: A transformers tokenizer.
             dialect: How calls are written; `native` is the family's own way.
-            family: A name of `agent.families.FAMILIES` or `template`; by default what the tokenizer says.
+            family: A name of `agent.families.FAMILIES`, `template`, or a family of your own; by default what the
+                tokenizer says. Each is held against the tokenizer's chat template, where it has one.
             thinking: What becomes of earlier thinking once a user speaks again.
             prefix: What opens every action, forced on the model: its ids carry the source `forced` and no loss.
             forks: Take a template that rewrites earlier turns too: every turn is then rendered anew, a recorded fork.

@@ -31,6 +31,8 @@ class Family(Protocol):
     """Its format leaves no room for another dialect."""
     options: Mapping[str, Any]
     """What its published template has to be told to write the same: the date, say."""
+    today: str
+    """The date that it gives, where its published template asks the clock."""
     opening: str
     """What every action begins with, sampled like the rest of it, and no part of what it says."""
     listed: bool
@@ -70,6 +72,7 @@ class Frame:
     """Whether the published template strips white space from what system and users say."""
     native_only: bool = False
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    today: str = ""
 
 
 @final
@@ -87,6 +90,7 @@ class Framed:
         self.history: History = frame.history
         self.native_only = frame.native_only
         self.options = frame.options
+        self.today = frame.today
         dialect = frame.native.controls if isinstance(frame.native, TokenDialect) else ()
         self.controls = tuple(dict.fromkeys((*frame.controls, *frame.ends, *dialect)))
 

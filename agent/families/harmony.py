@@ -61,6 +61,8 @@ def harmony(today: str | None = None, effort: str = "medium") -> Framed:
             native=HarmonyCalls(),
             history="strip",
             native_only=True,
+            options={"reasoning_effort": effort},
+            today=day,
         )
     )
 

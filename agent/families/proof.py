@@ -30,19 +30,25 @@ _CALLED = {"id": _CALL.id, "type": "function", "function": {"name": _CALL.name, 
 def proven_family(tokenizer: Any, wanted: Family | str | None, forks: bool) -> tuple[Family, bool]:
     """The family, and whether turns may be appended: where not, each is rendered anew, as `forks` allows.
 
-    A family of ours whose text differs from the template's gives way to frames read from the template. Raises
-    `ConfigError` where neither is exact.
+    A family that nobody asked for gives way to frames read from the template where its text differs from the
+    template's. Raises `ConfigError` where neither is exact, and where one that was asked for differs.
     """
-    if wanted is not None and not isinstance(wanted, str):
-        return wanted, True
-    family = family_of(tokenizer) if wanted is None else family_named(wanted, tokenizer)
+    if wanted is None:
+        family = family_of(tokenizer)
+    elif isinstance(wanted, (str, FromTemplate)):  # frames are read from this tokenizer's template, not from another's
+        family = family_named(wanted if isinstance(wanted, str) else wanted.name, tokenizer)
+    else:
+        family = wanted
     if isinstance(family, FromTemplate):
         return _or_forks(family, None, forks)
     doubt = difference(family, tokenizer)
     if doubt is None:
         return family, True
     if wanted is not None and not forks:
-        raise ConfigError(f"the tokenizer's chat template is not {family.name}: {doubt}", hint="leave the family out")
+        raise ConfigError(
+            f"the tokenizer's chat template is not {family.name}: {doubt}",
+            hint='leave the family out; or set tokenizer.chat_template = "" where the model was not trained with it',
+        )
     try:
         return _or_forks(FromTemplate(tokenizer), doubt, forks)
     except ConfigError as error:
@@ -63,7 +69,7 @@ def difference(family: Family, tokenizer: Any) -> str | None:
         messages = [{"role": role, "content": _said(family, word)} for role, word in pairs]
         try:
             theirs = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, **family.options
+                messages, tokenize=False, add_generation_prompt=True, **told_to(family, tokenizer)
             )
         except Exception as error:  # what their template cannot express is nothing to compare
             refused = error
@@ -93,7 +99,7 @@ def calls_difference(family: Family, tokenizer: Any) -> str | None:
 
     def written(messages: list[dict[str, Any]]) -> str:
         return tokenizer.apply_chat_template(
-            messages, tools=[_TOOL], tokenize=False, add_generation_prompt=True, **family.options
+            messages, tools=[_TOOL], tokenize=False, add_generation_prompt=True, **told_to(family, tokenizer)
         )
 
     try:
@@ -110,6 +116,14 @@ def calls_difference(family: Family, tokenizer: Any) -> str | None:
     turns = [Turn(role="user", parts=(markup(asked),)), _action(family, assistant(tool_calls=[_CALL])), *results]
     ours = "".join(text_of(parts) for _, parts in family.begin(turns, "", native=True)).rpartition(asked)[2]
     return None if ours == theirs else _where(family, ours, theirs)
+
+
+def told_to(family: Family, tokenizer: Any) -> dict[str, Any]:
+    """What `apply_chat_template` has to be given so that the tokenizer's template can write what the family does."""
+    if not family.today:
+        return dict(family.options)
+    clock = f"{{%- macro strftime_now(form) -%}}{family.today}{{%- endmacro -%}}"
+    return {**family.options, "chat_template": clock + str(tokenizer.chat_template)}
 
 
 def _where(family: Family, ours: str, theirs: str) -> str:

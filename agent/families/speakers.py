@@ -23,6 +23,7 @@ class Speakers:
     history: History = "keep"
     native_only: bool = False
     options: Mapping[str, Any] = {}
+    today: str = ""
     opening: str = " "
     listed: bool = True
 

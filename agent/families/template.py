@@ -26,6 +26,7 @@ class FromTemplate:
     native: Dialect | TokenDialect | None = None
     native_only: bool = False
     options: Mapping[str, Any] = {}
+    today: str = ""
     history: History = "keep"
     opening: str = ""
     listed: bool = False

@@ -10,7 +10,7 @@ from family_tokenizers import FAMILIES, family_tokenizer, published_template
 
 from agent.dialect import TokenDialect
 from agent.dialects import Hermes, dialect_named
-from agent.families import family_named, family_of
+from agent.families import FromTemplate, chatml, family_named, family_of, harmony
 from agent.renderer import Renderer
 from envs import Message, assistant, system, user
 from tools import ConfigError
@@ -85,6 +85,33 @@ def test_every_family_names_the_tokens_it_needs() -> None:
     assert caught.value.hint == "did you mean qwen3 or qwen2.5?"
     with pytest.raises(ConfigError, match=r"no <start_of_turn> token|no <bos> token"):
         Renderer(without_template("qwen3"), dialect_named("hermes"), family="gemma3")
+
+
+@pytest.mark.parametrize("dialect", ["hermes", "native"])
+def test_a_family_that_is_handed_over_is_held_against_the_template_like_a_named_one(dialect: str) -> None:
+    handed = chatml("mine", "You are nobody.")
+    with pytest.raises(ConfigError, match="the tokenizer's chat template is not mine: it writes") as caught:
+        Renderer(family_tokenizer("qwen2.5"), dialect_named(dialect), family=handed)
+    assert "leave the family out" in str(caught.value.hint)
+    renderer = Renderer(without_template("qwen2.5"), dialect_named(dialect), family=handed)
+    assert renderer.family is handed and renderer.appends
+    right = chatml("mine", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.")
+    assert Renderer(family_tokenizer("qwen2.5"), dialect_named(dialect), family=right).family is right
+
+
+def test_the_template_is_told_the_day_and_the_effort_that_a_family_was_made_with() -> None:
+    handed = harmony("2031-01-02", effort="high")
+    renderer = Renderer(family_tokenizer("gpt-oss"), dialect_named("native"), family=handed)
+    ids = renderer.start([user("a")], []).ids
+    assert list(ids) == theirs(renderer.tokenizer, renderer, [user("a")], [])
+    assert "Current date: 2031-01-02\n\nReasoning: high" in renderer.tokenizer.decode(list(ids))
+
+
+def test_frames_that_were_read_from_another_tokenizers_template_are_read_anew() -> None:
+    renderer = Renderer(
+        with_template("qwen2.5", OWN), dialect_named("hermes"), family=FromTemplate(family_tokenizer("qwen3"))
+    )
+    assert "<|im_start|>USER:" in renderer.tokenizer.decode(list(renderer.start([user("a")], []).ids))
 
 
 def with_template(family: str, template: str) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent.dialects.hermes import signature
+from agent.families.proof import told_to
 from agent.renderer import Renderer
 from envs import Message, answer_to, assistant, system, user
 from tools import Text, Tool, ToolCall, ToolResult, tool
@@ -73,5 +74,5 @@ def theirs(tokenizer: Any, renderer: Renderer, messages: Sequence[Message], tool
         tools=[signature(t) for t in tools] or None,
         add_generation_prompt=True,
         return_dict=False,
-        **renderer.family.options,
+        **told_to(renderer.family, tokenizer),
     )
