@@ -110,8 +110,10 @@ def _retriever_ask(query: Query) -> Call:
 
 
 def _retriever_read(reply: Any, query: Query) -> Sequence[Hit]:
-    """Search-R1's two shapes: `{"document": ..., "score": ...}`, or the bare document."""
+    """Search-R1's two shapes: `{"document": ..., "score": ...}`, or the bare document; ours says what it refused."""
     (rows,) = reply["result"]
+    if reply.get("refused"):
+        raise SearchFailed("refused", str(reply["refused"]["0"]))
     return [_document(row.get("document", row), row.get("score"), rank) for rank, row in enumerate(rows)]
 
 
@@ -171,7 +173,10 @@ class HttpProvider:
     def __init__(
         self, service: str, url: str | None = None, *, timeout_s: float = 15.0, tries: int = 4, pause_s: float = 0.5
     ) -> None:
-        """`url`: another address than the public one. Raises `ConfigError` for an unknown service or a missing key."""
+        """`url`: another address than the public one, with or without the path that is asked (`/retrieve`).
+
+        Raises `ConfigError` for an unknown service, a missing key, or what is no address.
+        """
         if service not in APIS:
             raise ConfigError(f"there is no search service {service!r}", hint=nearest(service, APIS))
         self._api = APIS[service]
@@ -185,11 +190,11 @@ class HttpProvider:
             raise ConfigError(f"{service} needs a key", hint=f"set the environment variable {self._api.key}")
         self.name = service_name(service, url)
         self.kinds = self._api.kinds
+        self._address = address.rstrip("/")
         self._tries, self._pause_s = tries, pause_s
         value = f"Bearer {key}" if self._api.header == "Authorization" else key
         self._open = partial(
             httpx2.AsyncClient,
-            base_url=address,
             timeout=timeout_s,
             headers={self._api.header: value} if key else {},
         )
@@ -226,8 +231,9 @@ class HttpProvider:
 
     async def _send(self, call: Call) -> bytes:
         method = "GET" if call.body is None else "POST"
+        url = self._address if self._address.endswith(call.path) else self._address + call.path
         try:
-            reply = await self._client().request(method, call.path, params=call.params, json=call.body)
+            reply = await self._client().request(method, url, params=call.params, json=call.body)
         except httpx2.HTTPError as error:
             raise SearchFailed("unavailable", f"the search service {self.name} cannot be reached") from error
         if reply.status_code == 429:

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, final
@@ -23,6 +24,7 @@ from typing import Any, Literal, TypeAlias, cast, final
 from tools.errors import ConfigError
 from tools.record import record
 from tools.search.hit import Failure, Hit, Kind, Page, Provider, Query, SearchFailed
+from tools.tool import in_thread
 
 Mode: TypeAlias = Literal["live", "record", "replay"]
 MODES: tuple[Mode, ...] = ("live", "record", "replay")
@@ -65,16 +67,14 @@ class ReplyCache:
             raise ConfigError(f"{self.path} is not a cache of replies: {error}") from error
 
     def get(self, key: str) -> Mapping[str, Any] | None:
-        """The reply recorded under `key`."""
-        with self._lock, closing(self._db.execute("SELECT reply FROM replies WHERE key = ?", (key,))) as rows:
-            row = rows.fetchone()
-        return json.loads(row[0]) if row else None
+        """The reply recorded under `key`. Raises `SearchFailed` where the file cannot be used; may wait for it."""
+        rows = self._rows("SELECT reply FROM replies WHERE key = ?", key)
+        return json.loads(rows[0][0]) if rows else None
 
     def put(self, key: str, request: Mapping[str, Any], reply: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Record `reply` unless there is one; returns the one that stays."""
+        """Record `reply` unless there is one; returns the one that stays. Raises and waits as `get` does."""
         values = (key, _canonical(request), _canonical(reply), time.time())
-        with self._lock:
-            self._db.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?)", values)
+        self._rows("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?)", *values)
         kept = self.get(key)
         assert kept is not None
         return kept
@@ -88,14 +88,22 @@ class ReplyCache:
         return self._lines(f"SELECT key, request, reply, at FROM replies WHERE {asked} ORDER BY at", provider)
 
     def _lines(self, sql: str, *values: str) -> Iterator[Recording]:
-        with self._lock, closing(self._db.execute(sql, values)) as rows:
-            found = rows.fetchall()
+        try:
+            found = self._rows(sql, *values)
+        except SearchFailed as error:
+            raise ConfigError(str(error)) from error
         for key, request, reply, at in found:
             yield Recording(key=key, request=json.loads(request), reply=json.loads(reply), at=at)
 
     def __len__(self) -> int:
-        with self._lock, closing(self._db.execute("SELECT count(*) FROM replies")) as rows:
-            return int(rows.fetchone()[0])
+        return int(self._rows("SELECT count(*) FROM replies")[0][0])
+
+    def _rows(self, sql: str, *values: str | float) -> list[tuple[Any, ...]]:
+        try:
+            with self._lock, closing(self._db.execute(sql, values)) as rows:
+                return rows.fetchall()
+        except sqlite3.Error as error:  # locked, damaged, a full disk
+            raise SearchFailed("unavailable", f"the file of replies {self.path.name} failed: {error}") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -163,14 +171,14 @@ class Recorded:
             return known
         request = _request(self.name, query)
         key = key_of(request)
-        reply = self.cache.get(key)
+        reply = await in_thread(partial(self.cache.get, key))  # the file may be locked, and others go on meanwhile
         if reply is not None:
             self.answered += 1
         elif self.cache.mode == "replay":
             raise SearchFailed("not_recorded", f"no reply to {query.text!r} was recorded, and this run only replays")
         else:
             self.asked += 1
-            reply = self.cache.put(key, request, await _reply(self.inner, query))
+            reply = await in_thread(partial(self.cache.put, key, request, await _reply(self.inner, query)))
         raise_recorded(reply)
         hits = tuple(Hit(**hit) for hit in reply["hits"])
         self._remember(query, hits)

@@ -77,7 +77,7 @@ def picture_encoder(name: str) -> PictureEncoder:
     """`efficientnet-lite0`. Raises `ConfigError` for another name, and where its packages are missing."""
     if name != LITE0:
         raise ConfigError(f"there is no picture encoder {name!r}", hint=nearest(name, [LITE0]))
-    _package("efficientnet-lite0")
+    _package(LITE0)
     return _lite0()
 
 

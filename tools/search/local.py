@@ -184,8 +184,8 @@ class LocalIndex:
 
     def get(self, id: str) -> Document | None:
         """See `SearchIndex.get`."""
-        row = self._connection().execute("SELECT title, text, url, info FROM documents WHERE id = ?", (id,)).fetchone()
-        return None if row is None else Document(id=id, title=row[0], text=row[1], url=row[2], info=json.loads(row[3]))
+        rows = self._rows("SELECT title, text, url, info FROM documents WHERE id = ?", (id,))
+        return next((Document(id=id, title=r[0], text=r[1], url=r[2], info=json.loads(r[3])) for r in rows), None)
 
     def check(self) -> None:
         """See `SearchIndex.check`."""

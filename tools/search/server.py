@@ -1,12 +1,15 @@
 """An index served in the form of Search-R1's retriever, so that any trainer that speaks to one can use ours.
 
 `POST /retrieve {"queries": [...], "topk": 3, "return_scores": true}` gives `{"result": [[{"document": {"id",
-"contents"}, "score"}, ...], ...]}`, a list a query; without `return_scores` the bare documents. `GET /health` says what
-is served. (Search-R1, arXiv 2503.09516, its released `retrieval_server.py`.)
+"contents"}, "score"}, ...], ...]}`, a list a query; without `return_scores` the bare documents. A query without words
+has an empty list, which would look like nothing found: `"refused": {"0": "the query holds no words"}`, beside `result`
+and only where there is one, says which by its place. `GET /health` says what is served. (Search-R1, arXiv 2503.09516,
+its released `retrieval_server.py`.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -50,8 +53,7 @@ def app_of(index: SearchIndex, topk: int = 3) -> Starlette:
         except ValueError as error:  # pydantic's is one
             return JSONResponse({"error": str(error)}, status_code=422)
         count = asked.topk or topk
-        found = await in_thread(lambda: [_found(index, query, count, asked.return_scores) for query in asked.queries])
-        return JSONResponse({"result": found})
+        return JSONResponse(await in_thread(lambda: _reply(index, asked.queries, count, asked.return_scores)))
 
     async def health(request: Request) -> JSONResponse:
         return JSONResponse({"index": index.path.name, "documents": len(index)})
@@ -77,15 +79,23 @@ async def _body(request: Request) -> bytes:
     return data
 
 
+def _reply(index: SearchIndex, queries: Sequence[str], topk: int, scores: bool) -> dict[str, Any]:
+    result: list[list[dict[str, Any]]] = []
+    refused: dict[str, str] = {}
+    for place, query in enumerate(queries):
+        try:
+            result.append(_found(index, query, topk, scores))
+        except SearchFailed as error:
+            if error.failure != "refused":
+                raise
+            result.append([])  # one of many: the others are answered
+            refused[str(place)] = str(error)
+    return {"result": result, "refused": refused} if refused else {"result": result}
+
+
 def _found(index: SearchIndex, query: str, topk: int, scores: bool) -> list[dict[str, Any]]:
-    try:
-        hits = index.search(query, topk)
-    except SearchFailed as error:
-        if error.failure == "refused":  # a query without words: the form has no place to say so for one of many
-            return []
-        raise
     found: list[dict[str, Any]] = []
-    for hit in hits:
+    for hit in index.search(query, topk):
         document = {"id": hit.info["id"], "contents": f'"{hit.title}"\n{hit.snippet}'}
         found.append({"document": document, "score": hit.score} if scores else document)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, final
 
 from tools.content import Text
@@ -197,7 +198,7 @@ class WebPages:
             return page
         cache = None if self.cache is None or self.cache.mode == "live" else self.cache
         request = {"page": url}
-        if cache is not None and (reply := cache.get(key_of(request))) is not None:
+        if cache is not None and (reply := await in_thread(partial(cache.get, key_of(request)))) is not None:
             return _recorded_page(reply)
         if cache is not None and cache.mode == "replay":
             raise SearchFailed("not_recorded", f"{url} was not recorded, and this run only replays")
@@ -209,7 +210,7 @@ class WebPages:
             reply = page_reply(await _fetched_page(self.fetcher, url))
         except SearchFailed as error:
             reply = failure_reply(error)
-        return _recorded_page(cache.put(key_of(request), request, reply))
+        return _recorded_page(await in_thread(partial(cache.put, key_of(request), request, reply)))
 
 
 async def _fetched_page(fetcher: Fetcher, url: str) -> Page:

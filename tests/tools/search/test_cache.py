@@ -101,6 +101,34 @@ def test_writers_at_the_same_time_all_get_the_reply_that_came_first(tmp_path: Pa
     assert all(by_key[key] == name for key, name in heard)
 
 
+def test_a_file_that_another_program_writes_holds_up_its_own_search_alone(tmp_path: Path) -> None:
+    recording = Recorded(Counting(), ReplyCache(tmp_path / "cache.db", "record"))
+    other = sqlite3.connect(tmp_path / "cache.db", isolation_level=None)
+
+    async def run() -> tuple[Hit, ...]:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.ensure_future(recording.search(Query(text="elbe")))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        other.execute("COMMIT")
+        return await waiting
+
+    assert asyncio.run(asyncio.wait_for(run(), 30))[0].title == "elbe 1"
+    other.close()
+
+
+def test_a_file_that_fails_while_it_is_used_is_a_failure_of_the_search(tmp_path: Path) -> None:
+    recording = Recorded(Counting(), ReplyCache(tmp_path / "cache.db", "record"))
+    other = sqlite3.connect(tmp_path / "cache.db")
+    other.execute("DROP TABLE replies")
+    other.close()
+    with pytest.raises(SearchFailed, match=r"the file of replies cache\.db failed: no such table") as caught:
+        ask(recording)
+    assert caught.value.failure == "unavailable"
+    with pytest.raises(ConfigError, match=r"cache\.db failed"):
+        next(iter(recording.cache))
+
+
 @given(text=st.text(max_size=80), title=st.text(max_size=80), score=st.none() | st.floats(allow_nan=False))
 def test_any_text_comes_back_as_it_was(
     text: str, title: str, score: float | None, tmp_path_factory: pytest.TempPathFactory

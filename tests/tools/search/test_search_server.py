@@ -18,7 +18,7 @@ import pytest
 from tools.search.__main__ import main
 from tools.search.apis import HttpProvider
 from tools.search.cache import Recorded, ReplyCache
-from tools.search.hit import Query
+from tools.search.hit import Query, SearchFailed
 from tools.search.local import LocalIndex, LocalProvider
 
 pytest.importorskip("uvicorn", reason="serving needs the extra `search`")
@@ -80,17 +80,26 @@ def test_both_reply_shapes_of_search_r1(url: str) -> None:
 
 def test_the_searches_of_a_whole_step_of_search_r1_are_one_request(url: str) -> None:
     asked = {"queries": ["Baltic river", "?!"] * 1280, "topk": 1, "return_scores": True}
-    found = httpx2.post(f"{url}/retrieve", json=asked, timeout=60).json()["result"]
+    reply = httpx2.post(f"{url}/retrieve", json=asked, timeout=60).json()
+    found = reply["result"]
     assert (
         len(found) == 2560 and all(hits[0]["document"]["id"] == "oder" for hits in found[::2]) and not any(found[1::2])
     )
+    assert reply["refused"] == {str(place): "the query holds no words" for place in range(1, 2560, 2)}
+    nothing = httpx2.post(f"{url}/retrieve", json={"queries": ["volcano"]}).json()
+    assert nothing == {"result": [[]]}, "nothing found is another thing"
 
 
-def test_our_client_reads_our_server_as_it_reads_the_file(url: str, index_file: Path) -> None:
+@pytest.mark.parametrize("path", ["", "/", "/retrieve", "/retrieve/"])  # Search-R1's `search_url` has the path
+def test_our_client_reads_our_server_as_it_reads_the_file(path: str, url: str, index_file: Path) -> None:
     async def both() -> tuple[Any, Any]:
-        remote, local = HttpProvider("retriever", url), LocalProvider(LocalIndex(index_file))
+        remote, local = HttpProvider("retriever", url + path), LocalProvider(LocalIndex(index_file))
         query = Query(text="river", k=2)
         found = await remote.search(query), await local.search(query)
+        for provider in (remote, local):
+            with pytest.raises(SearchFailed, match="the query holds no words") as caught:
+                await provider.search(Query(text="?!"))
+            assert caught.value.failure == "refused"
         await remote.close()
         return found
 
