@@ -9,10 +9,10 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import pytest
+from sandboxes import folders_of
 
 from tools.errors import ConfigError
 from tools.python.session import SessionDied, SessionLimits
@@ -99,7 +99,7 @@ def test_a_call_cancelled_at_any_time_leaves_a_sound_session_or_a_dead_one_and_n
     idle, fds = len(tree(zygote)), descriptors()
     asyncio.run(play())
     assert settled(lambda: len(tree(zygote)) <= idle and descriptors() <= fds)
-    assert not list(Path("/tmp").glob(f"toolweave-py-*-{os.getpid()}-*"))
+    assert not folders_of(os.getpid())
 
 
 def test_a_session_does_one_thing_at_a_time_and_says_so() -> None:
@@ -157,7 +157,7 @@ def test_a_session_that_ends_while_it_is_used_says_that_it_is_gone(end: str) -> 
                 await session.execute("1")
 
     asyncio.run(play())
-    assert settled(lambda: not list(Path("/tmp").glob(f"toolweave-py-*-{os.getpid()}-*")))
+    assert settled(lambda: not folders_of(os.getpid()))
 
 
 def test_processes_that_have_ended_and_are_not_waited_for_are_no_processes() -> None:

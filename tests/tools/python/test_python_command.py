@@ -13,18 +13,10 @@ import pytest
 
 from tools.errors import ConfigError
 from tools.python.command import CommandResult, run_command
-from tools.python.isolation import Tier, obstacle_to
+from tools.python.isolation import Tier
 from tools.python.session import SessionLimits
 
 LIMITS = SessionLimits(timeout_s=120, memory_mb=512, disk_mb=16, output_mb=1, processes=32)
-
-
-@pytest.fixture(params=["full", "landlock"])
-def tier(request: pytest.FixtureRequest) -> Tier:
-    wanted: Tier = request.param
-    if obstacle := obstacle_to(wanted):
-        pytest.skip(f"tier {wanted} was not tested: {obstacle.reason}; {obstacle.hint}")
-    return wanted
 
 
 def run(tier: Tier, *argv: str, limits: SessionLimits = LIMITS, **options: Any) -> CommandResult:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sandboxes import needs
 
 from tools.errors import ConfigError
 from tools.python.command import run_command
-from tools.python.isolation import bubblewrap, obstacle_to
+from tools.python.isolation import bubblewrap
 from tools.python.jupyter import JupyterSession
 from tools.python.pool import Pool
 from tools.python.session import SessionLimits
@@ -68,8 +69,7 @@ def ask(before: str = "", **environment: str) -> dict[str, Any]:
 
 
 def test_without_bubblewrap_sessions_run_in_landlock_and_the_package_is_named(tmp_path: Path) -> None:
-    if obstacle := obstacle_to("landlock"):
-        pytest.skip(f"tier landlock was not tested: {obstacle.reason}; {obstacle.hint}")
+    needs("landlock")
     if Path(sys.executable).with_name("bwrap").exists():
         pytest.skip("bubblewrap is installed beside this Python, so it cannot be hidden")
     seen = ask(PATH=str(tmp_path))
@@ -87,9 +87,8 @@ def test_without_landlock_plain_jupyter_is_used_with_a_warning_unless_a_tier_is_
 
 
 def test_where_bubblewrap_runs_but_no_session_in_it_landlock_is_next_and_not_plain_jupyter() -> None:
-    for tier in ("full", "landlock"):
-        if obstacle := obstacle_to(tier):
-            pytest.skip(f"tier {tier} was not tested: {obstacle.reason}; {obstacle.hint}")
+    needs("full")
+    needs("landlock")
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         broken = Path(folder, "bwrap")  # as where a profile of AppArmor forbids namespaces within namespaces
         broken.write_text(f'#!/bin/sh\ncase "$*" in *true) exec {bubblewrap()} "$@";; esac\necho no >&2; exit 1\n')

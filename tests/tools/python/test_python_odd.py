@@ -7,10 +7,10 @@ import io
 
 import PIL.Image
 import pytest
+from sandboxes import needs
 
 from tools.errors import ConfigError
 from tools.python import PythonTool, SessionLimits
-from tools.python.isolation import obstacle_to
 from tools.python.jupyter import JupyterSession
 from tools.python.zygote import ZygoteSession
 
@@ -49,14 +49,18 @@ ODD: dict[str, tuple[str, str, str]] = {
     "a question": ("input('name? ')", "error", "EOFError"),
     "an end": ("exit()", "ok", "The session goes on"),
     "no folder": ("import os; os.mkdir('d'); os.chdir('d'); os.rmdir('../d')", "ok", "(no output)"),
+    "a recursion without end": (
+        "import sys; sys.setrecursionlimit(10**9)\ndef f(n): return f(n + 1)\nf(0)",
+        "",
+        "700 MB of memory",
+    ),
     "forks without end": ("import os\nwhile True: os.fork()", "", "32 processes"),
 }
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_it_is_an_observation_and_the_next_call_is_answered(name: str) -> None:
-    if obstacle := obstacle_to("full"):  # and nowhere else should it be run
-        pytest.skip(f"tier full was not tested: {obstacle.reason}; {obstacle.hint}")
+    needs("full")  # and nowhere else should it be run
     code, ending, said = ODD[name]
 
     async def play() -> None:
@@ -92,6 +96,6 @@ def test_a_picture_with_a_good_header_and_broken_pixels_is_named_and_costs_no_se
         finally:
             await session.close()
 
-    if kind is ZygoteSession and (obstacle := obstacle_to("full")):
-        pytest.skip(f"not tested: {obstacle.reason}")
+    if kind is ZygoteSession:
+        needs("full")
     assert asyncio.run(play()) == "42"
