@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, cast, final
 
 from agent.dialect import Injection, Thought, a_turn_of_results
+from agent.dialects.reasoning import thinking_end
 from envs.message import Message, assistant
 from tools.errors import ConfigError
 from tools.record import record
@@ -85,7 +86,8 @@ class FencedActions:
     def parse(self, text: str, tools: Sequence[Tool]) -> Message:
         thought = _THOUGHT.match(text)
         reasoning, rest = (thought.group(1), text[thought.end() :]) if thought else (None, text)
-        heads = list(self._header.finditer(rest))
+        behind = thinking_end(rest)
+        heads = [] if behind is None else list(self._header.finditer(rest, behind))
         if not heads:
             said = rest.removeprefix(_ANSWER) if rest.startswith(f"{_ANSWER}<answer>") else rest
             return assistant(said, reasoning=reasoning)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast, final
 
 from agent.dialect import Injection
-from agent.dialects.reasoning import THOUGHT, split_reasoning, with_reasoning
+from agent.dialects.reasoning import THOUGHT, split_reasoning, thinking_end, with_reasoning
 from agent.parts import Part, markup, spoken
 from envs.message import Message, assistant
 from tools.tool import Tool, ToolCall
@@ -63,7 +63,8 @@ class Hermes:
 
     def parse(self, text: str, tools: Sequence[Tool]) -> Message:
         reasoning, rest = split_reasoning(text)
-        start = rest.find(OPEN)
+        thought = thinking_end(rest)
+        start = -1 if thought is None else rest.find(OPEN, thought)
         if start < 0:
             return assistant(rest, reasoning=reasoning)
         calls: list[ToolCall] = []

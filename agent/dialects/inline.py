@@ -21,7 +21,7 @@ from typing import final
 
 from agent.dialect import Injection
 from agent.dialects.hermes import call_json, checked_call, signature
-from agent.dialects.reasoning import THOUGHT, split_reasoning, with_reasoning
+from agent.dialects.reasoning import THOUGHT, split_reasoning, thinking_end, with_reasoning
 from agent.parts import Part, markup, spoken
 from envs.message import Message, assistant
 from tools.errors import ConfigError
@@ -66,6 +66,8 @@ class InlineTags:
 
     `correction` is what the model reads of a malformed call in place of our own sentence. With `answer`, an action that
     holds neither a call nor that tag is malformed too (Search-R1 and MMSearch-R1 correct it instead of ending there).
+    With `thinks`, a call in thinking that is still open is malformed: it has ended the action, and the model is told to
+    end its thinking first. In ReTool's form, which has no thinking tags, a call may stand anywhere.
 
     >>> text = "Let me see.\\n<code>\\n```python\\nprint(2)\\n```\\n</code>"
     >>> InlineTags().parse(text, ()).tool_calls[0].arguments
@@ -82,12 +84,14 @@ class InlineTags:
         in_turn: bool = True,
         correction: str | None = None,
         answer: str | None = None,
+        thinks: bool = False,
     ) -> None:
         self.name = name
         self.rules = tuple(tags)
         self.in_turn = in_turn
         self.correction = correction
         self.answer = answer
+        self.thinks = thinks
         names = tuple(dict.fromkeys(tag.call for tag in self.rules))
         self.stop = tuple(f"</{name}>" for name in names)
         marks = (*names, *(tag.result for tag in self.rules), "think")
@@ -110,7 +114,8 @@ class InlineTags:
 
     def parse(self, text: str, tools: Sequence[Tool]) -> Message:
         reasoning, rest = split_reasoning(text)
-        found = self._opening.search(rest)
+        thought = thinking_end(rest) if self.thinks else 0
+        found = self._opening.search(rest, thought or 0)
         if found is None:
             lost = self.answer is not None and bool(tools) and f"<{self.answer}>" not in rest
             problem = self.correction or f"There was neither a call nor an <{self.answer}>."
@@ -119,10 +124,13 @@ class InlineTags:
         tag = found.group()[1:-1]
         said, raw = rest[: found.start()].removesuffix("\n"), rest[found.start() :]
         body, closed, _ = rest[found.end() :].partition(f"</{tag}>")
-        if closed:
+        if closed and thought is not None:
             call = self._read(tag, body, raw)
         else:
-            problem = self.correction or f"The call was not closed with </{tag}>."
+            problem = f"The call was not closed with </{tag}>."
+            if thought is None:
+                problem = "The thinking was still open: a call comes after </think>."
+            problem = self.correction or problem
             name = next(rule.tool for rule in self.rules if rule.call == tag) or ""
             call = ToolCall(id="call_0", name=name, raw=raw, error=problem)
         return assistant(said, reasoning=reasoning, tool_calls=(call,))

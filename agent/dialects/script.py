@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import final
 
 from agent.dialect import Injection, a_turn_of_results, refuse_other_tools
-from agent.dialects.reasoning import THOUGHT, split_reasoning, with_reasoning
+from agent.dialects.reasoning import THOUGHT, split_reasoning, thinking_end, with_reasoning
 from envs.message import Message, assistant
 from tools.errors import ConfigError
 from tools.tool import Tool, ToolCall
@@ -60,13 +60,16 @@ class SketchScript:
 
     def parse(self, text: str, tools: Sequence[Tool]) -> Message:
         reasoning, rest = split_reasoning(text)
-        found = _SCRIPT.search(rest)
+        thought = thinking_end(rest)
+        if thought is None:
+            return assistant(rest, reasoning=reasoning)
+        found = _SCRIPT.search(rest, thought)
         if found is not None:
             call = ToolCall(
                 id="call_0", name=self.tool, raw=found.group(), arguments={self.argument: found.group(1) or ""}
             )
         else:
-            found = _BEGIN.search(rest)
+            found = _BEGIN.search(rest, thought)
             if found is None:
                 return assistant(rest, reasoning=reasoning)
             problem = "The script was not closed with a line END."

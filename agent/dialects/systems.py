@@ -20,7 +20,7 @@ def tool_star() -> InlineTags:
     around = {"result": "result", "before": " <result>\n", "after": "\n</result>", "pad": ""}
     search = Tag(tool="search", call="search", argument="query", **around)
     python = Tag(tool="python", call="python", argument="code", **around)
-    return InlineTags((search, python), name="tool-star")
+    return InlineTags((search, python), name="tool-star", thinks=True)
 
 
 def search_r1() -> InlineTags:
@@ -34,7 +34,7 @@ def search_r1() -> InlineTags:
         before="\n\n<information>",
         after="</information>\n\n",
     )
-    return InlineTags((search,), name="search-r1", correction=INVALID_SEARCH, answer="answer")
+    return InlineTags((search,), name="search-r1", correction=INVALID_SEARCH, answer="answer", thinks=True)
 
 
 def deepmmsearch() -> InlineTags:
@@ -71,7 +71,7 @@ def deepeyes_v2() -> InlineTags:
     other = Tag(
         tool=None, call="tool_call", result="tool_response", before="<tool_response>\n", after="\n</tool_response>"
     )
-    return InlineTags((code, other), name="deepeyes-v2", in_turn=False)
+    return InlineTags((code, other), name="deepeyes-v2", in_turn=False, thinks=True)
 
 
 def deepeyes() -> Hermes:

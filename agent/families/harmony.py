@@ -156,7 +156,10 @@ def _next(before: Sequence[Part]) -> Parts:
 
 
 def _messages(parts: Parts) -> list[tuple[str, str, str]]:
-    """Header, body and whole of each message; a header runs to its `<|message|>`."""
+    """Header, body and whole of each message; a header runs to its `<|message|>`, a body to its `<|end|>`.
+
+    As in OpenAI's own parser, what is begun within a body is part of it: a call in thinking that was never ended, say.
+    """
     found: list[tuple[str, str, str]] = []
     head: list[Part] = []
     body: list[Part] | None = None
@@ -168,7 +171,7 @@ def _messages(parts: Parts) -> list[tuple[str, str, str]]:
 
     opened = False
     for part in parts:
-        if part in (control(END), control(START)):
+        if part == control(END) or (part == control(START) and body is None):
             close()
             head, body = [], None
             opened = part == control(START)

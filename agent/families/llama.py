@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import final
 
 from agent.dialects.hermes import call_json, checked_call, signature
-from agent.dialects.reasoning import THOUGHT, split_reasoning, with_reasoning
+from agent.dialects.reasoning import THOUGHT, split_reasoning, thinking_end, with_reasoning
 from agent.families.family import Frame, Framed, joined
 from agent.parts import Part, Parts, Turn, control, markup, pictures_of, quoted, text_of
 from envs.message import Message, assistant
@@ -87,7 +87,8 @@ class LlamaCalls:
 
     def read(self, parts: Parts, tools: Sequence[Tool]) -> Message:
         reasoning, rest = split_reasoning(text_of(parts))
-        starts = [found.start() for found in _CALL.finditer(rest)]
+        thought = thinking_end(rest)
+        starts = [] if thought is None else [found.start() for found in _CALL.finditer(rest, thought)]
         if not starts:
             return assistant(rest, reasoning=reasoning)
         calls: list[ToolCall] = []

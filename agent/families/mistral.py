@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, final
 
 from agent.dialects.hermes import signature
-from agent.dialects.reasoning import THOUGHT, split_reasoning, with_reasoning
+from agent.dialects.reasoning import THOUGHT, split_reasoning, thinking_end, with_reasoning
 from agent.families.family import Frame, Framed, joined, no_place
 from agent.parts import Part, Parts, Turn, control, markup, spoken, text_of
 from envs.message import Message, assistant
@@ -103,6 +103,8 @@ class MistralCalls:
                 pieces.append([])
             else:
                 pieces[-1].append(part)
+        while len(pieces) > 1 and thinking_end(text_of(pieces[0])) is None:  # what looks like a call is thought about
+            pieces[0] += [control(CALLS), *pieces.pop(1)]
         reasoning, said = split_reasoning(text_of(pieces[0]))
         calls = [self._read(tuple(piece), f"call_{index}") for index, piece in enumerate(pieces[1:])]
         return assistant(said, reasoning=reasoning, tool_calls=calls)
