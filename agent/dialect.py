@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -43,9 +44,10 @@ class Thought:
 class Dialect(Protocol):
     """One way of writing calls and results.
 
-    Law: `parse(write(m), tools)` gives back `m` for every message `m` whose calls are well-formed (ids aside); any
-    other text is parsed without raising, a malformed call kept with `error` set and its `raw` text. What a dialect
-    cannot write, it refuses with a `ConfigError`.
+    Law: `parse(write(m), tools)` gives back `m` (ids aside) for every message `m` whose calls are well-formed and whose
+    words hold none of the dialect's marks; `misread` says of any other what it would be read as. Every text is parsed
+    without raising, a malformed call kept with `error` set and its `raw` text. What a dialect cannot write, it refuses
+    with a `ConfigError`.
     """
 
     name: str
@@ -110,6 +112,45 @@ class TokenDialect(Protocol):
     def turns(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> tuple[Turn, ...]:
         """The tool messages that answer `calls`, as turns."""
         ...
+
+
+def misread(dialect: Dialect | TokenDialect, action: Message, tools: Sequence[Tool]) -> str | None:
+    """What would become of an action if a model wrote it, where that is not what it says; None where it is.
+
+    Words may hold a dialect's marks: a text that shows how to write a call is read as one. Thinking that stands in the
+    text is no matter, as it is written in the same place again. Raises `ConfigError` for what cannot be written.
+
+    >>> from agent.dialects import Hermes; from envs.message import assistant
+    >>> misread(Hermes(), assistant("Write <tool_call>."), ())
+    'it would be read as a malformed call, and it is an answer'
+    """
+    if isinstance(dialect, TokenDialect):
+        parts = dialect.written(action)
+        said = dialect.read(parts, tools)
+        if _calls(said) == _calls(action):
+            return None if said == action or dialect.written(said) == parts else "its words would be read otherwise"
+    else:
+        text = dialect.write(action)
+        cut = next((stop for stop in dialect.stop if stop in text[: -len(stop)]), None)
+        if cut is not None:
+            return f"it would end at its first {cut}"
+        said = dialect.parse(text, tools)
+        if _calls(said) == _calls(action):
+            return None if said == action or dialect.write(said) == text else "its words would be read otherwise"
+    return f"it would be read as {_named(said)}, and it is {_named(action)}"
+
+
+def _calls(action: Message) -> list[tuple[str, str]]:
+    """What its calls do; for a malformed one, what was written."""
+    return [
+        ("", call.raw) if call.arguments is None else (call.name, json.dumps(dict(call.arguments), sort_keys=True))
+        for call in action.tool_calls
+    ]
+
+
+def _named(action: Message) -> str:
+    names = ["a malformed call" if call.arguments is None else f"a call of {call.name}" for call in action.tool_calls]
+    return " and ".join(names) or "an answer"
 
 
 def a_turn_of_results(results: Sequence[Message]) -> Injection:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Literal
 
 from agent.dialects.inline import InlineTags, Tag
-from envs.message import Message, answer_to
+from envs.message import Message, answer_to, assistant
 from envs.task import Task
 from envs.trajectory import CallRecord, Step, Stop, Trajectory
 from tools.content import Text
@@ -82,7 +82,7 @@ def import_inline(
         if span.source == "tool":
             continue
         said = text[span.start : span.end]
-        action = dialect.parse(said.removeprefix("\n") if steps else said, tools)
+        action = _action(said.removeprefix("\n") if steps else said, tools, dialect)
         calls = tuple(replace(call, id=f"call_{len(steps)}_{i}") for i, call in enumerate(action.tool_calls))
         action = replace(action, tool_calls=calls)
         told = spans[index + 1] if index + 1 < len(spans) else None
@@ -95,6 +95,18 @@ def import_inline(
     task = Task(id=task_id, prompt=tuple(prompt))
     trajectory = Trajectory(task=task, tools=tuple(tools), steps=steps, final=new, stop=Stop.DONE)
     return Imported(trajectory=trajectory, spans=spans)
+
+
+def _action(said: str, tools: Sequence[Tool], dialect: InlineTags) -> Message:
+    """What the model says up to the call that was run. A call that was never run is part of its words."""
+    closings = list(re.finditer("|".join(f"</({re.escape(tag.call)})>" for tag in dialect.rules), said))
+    if not closings or (len(closings) == 1 and not said[closings[0].end() :].strip()):
+        return dialect.parse(said, tools)
+    last = closings[-1]
+    opening = said.rfind(f"<{last[last.lastindex or 0]}>", 0, last.start())
+    if opening < 0 or said[last.end() :].strip():
+        return assistant(said)
+    return replace(dialect.parse(said[opening:], tools), content=assistant(said[:opening].removesuffix("\n")).content)
 
 
 def _names(rules: Sequence[Tag]) -> str:

@@ -17,12 +17,14 @@ beside the file.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from agent.chat_format import read_call
+from agent.dialect import Dialect, TokenDialect, misread
 from agent.dialects.inline import InlineTags
 from agent.inline_import import import_inline
 from envs.codec import LoggedFn
@@ -50,6 +52,7 @@ ROLES: Mapping[str, Role] = {
     "ipython": "tool",
 }
 
+logger = logging.getLogger(__name__)
 
 _SAID = {"messages", "conversations", "prompt"}
 
@@ -65,13 +68,16 @@ def holds_messages(path: Path) -> bool:
     return isinstance(row, dict) and "schema_version" not in row and bool(_SAID & row.keys())
 
 
-def read_messages(path: Path, dialect: object = None) -> Iterator[Trajectory]:
+def read_messages(path: Path, dialect: Dialect | TokenDialect | None = None) -> Iterator[Trajectory]:
     """The rows as finished episodes, their actions without ids.
 
-    `dialect` is what they will be rendered in. With inline tags, assistant texts that hold results are split there.
-    Raises `ConfigError`, naming the line, for what cannot be learned from.
+    `dialect` is what they will be rendered in. With inline tags, assistant texts that hold results are split there. A
+    row is left out, with one warning for all, where the model would learn to write what is read as something else: a
+    text with a call in it that the data do not say is one. Raises `ConfigError`, naming the line, for what cannot be
+    learned from.
     """
     inline = dialect if isinstance(dialect, InlineTags) else None
+    left_out: list[str] = []
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -84,7 +90,29 @@ def read_messages(path: Path, dialect: object = None) -> Iterator[Trajectory]:
             if not isinstance(row, dict):
                 raise ConfigError(f"{where}: a row must be a JSON object with messages")
             pictures = _pictures(Row(cast("dict[str, Any]", row), where, path.parent), path)
-            yield _episode(cast("dict[str, Any]", row), f"{path.stem}-{number}", where, inline, pictures)
+            episode = _episode(cast("dict[str, Any]", row), f"{path.stem}-{number}", where, inline, pictures)
+            problem = None if dialect is None else _problem(episode, dialect, where)
+            if problem is None:
+                yield episode
+            else:
+                left_out.append(f"line {number}, {problem}")
+    if left_out:
+        logger.warning(
+            "%s: %d rows are left out, as an action in them would not be read as what it is (%s)",
+            *(path, len(left_out), left_out[0]),
+        )
+
+
+def _problem(episode: Trajectory, dialect: Dialect | TokenDialect, where: str) -> str | None:
+    """Which action would be read otherwise than the row has it, and as what."""
+    for number, step in enumerate(episode.steps, start=1):
+        try:
+            problem = misread(dialect, step.action, episode.tools)
+        except ConfigError as error:
+            raise ConfigError(f"{where}, action {number}: {error}", hint=error.hint) from error
+        if problem is not None:
+            return f"action {number}: {problem}"
+    return None
 
 
 def _pictures(row: Row, path: Path) -> Pictures:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.dialect import misread
 from agent.dialects import InlineTags, dialect_named
 from agent.inline_import import import_inline, split_inline
 from agent.renderer import Renderer
@@ -83,3 +84,12 @@ def test_search_data_is_split_by_its_own_tags() -> None:
         "<information>Doc 1</information>",
         "<answer>me</answer>",
     ]
+
+
+def test_a_call_that_was_never_run_stays_the_models_words_and_takes_nobodys_result() -> None:
+    text = "I could <code>1</code> or\n<code>2</code><interpreter>2</interpreter> It is <code>3</code> done."
+    first, last = import_inline([user("?")], text, [python], InlineTags()).trajectory.steps
+    assert first.action.text == "I could <code>1</code> or"
+    assert [(done.call.arguments, done.result.text) for done in first.calls] == [({"code": "2"}, "2")]
+    assert last.action.text == " It is <code>3</code> done." and not last.action.tool_calls
+    assert misread(InlineTags(), first.action, [python]) == "it would end at its first </code>"

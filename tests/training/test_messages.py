@@ -166,3 +166,25 @@ def test_messages_and_logs_are_told_apart(data: Any) -> None:
     assert holds_messages(data("", {"prompt": [], "completion": []}))
     assert not holds_messages(data({"schema_version": 1, "task": {}, "messages": []}))
     assert not holds_messages(data("{"))
+
+
+def test_a_row_that_would_teach_what_is_read_as_something_else_is_left_out_with_a_warning(
+    data: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    shown = [ASKED, {"role": "assistant", "content": 'Write <tool_call>{"name": "f", "arguments": {}}</tool_call>.'}]
+    thought = [ASKED, {"role": "assistant", "content": "<think>\n<tool_call>?\n</think>\n\nIt is 3."}]
+    path = data({"messages": shown}, {"messages": TALK, "tools": [ADD]}, {"messages": thought}, {"messages": shown})
+    assert [found.task.id for found in read_messages(path, dialect_named("hermes"))] == ["talk-2", "talk-3"]
+    (warning,) = caplog.messages
+    assert warning.endswith(
+        "2 rows are left out, as an action in them would not be read as what it is "
+        "(line 1, action 1: it would be read as a call of f, and it is an answer)"
+    )
+    assert len(list(read_messages(path))) == 4, "nothing is rendered, so nothing can be misread"
+
+
+def test_inline_data_whose_call_was_never_run_is_left_out(data: Any, caplog: pytest.LogCaptureFixture) -> None:
+    never = "I run <code>1</code> and <code>2</code><interpreter>2</interpreter> It is 2."
+    row = {"messages": [ASKED, {"role": "assistant", "content": never}]}
+    assert list(read_messages(data(row), dialect_named("inline"))) == []
+    assert "line 1, action 1: it would end at its first </code>" in caplog.text
