@@ -9,6 +9,7 @@ tools/none         episodes that had tools and called none
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any, cast, final
 
 from envs.trajectory import CallRecord, Trajectory
 from tools.content import Text
+from tools.tool import ToolCall
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +48,20 @@ def monitors(episodes: Sequence[Trajectory]) -> dict[str, tuple[float, float]]:
 
 def repeated(calls: Sequence[CallRecord]) -> list[bool]:
     """For each call, whether an earlier one had the same name and arguments."""
-    seen: set[tuple[str, str]] = set()
+    seen: set[str] = set()
     found: list[bool] = []
     for done in calls:
-        key = (done.call.name, repr(done.call.arguments) if done.call.arguments is not None else done.call.raw)
+        key = asked(done.call)
         found.append(key in seen)
         seen.add(key)
     return found
+
+
+def asked(call: ToolCall) -> str:
+    """What a call asks for: the same text for the same tool and arguments, in whatever order they were written."""
+    if call.arguments is None:
+        return call.raw
+    return json.dumps([call.name, call.arguments], sort_keys=True, default=repr)
 
 
 def is_empty(done: CallRecord) -> bool:

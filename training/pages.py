@@ -53,18 +53,18 @@ def _first_and_last(log: Path, count: int) -> Iterator[tuple[int, Trajectory]]:
     worth = _advantages(log.parent)
     for number, episode in enumerate(read_log(log)):
         if number < SHOWN // 2 or number >= count - SHOWN // 2:
-            if (found := worth.get((episode.task.id, episode.sample))) is not None:
+            if (found := worth.get((episode.info.get("step"), episode.task.id, episode.sample))) is not None:
                 episode.info["advantage"] = found
             yield number, episode
 
 
-def _advantages(folder: Path) -> dict[tuple[str, int], float]:
-    """What GRPO's loss took each episode to be worth; empty for other stages."""
+def _advantages(folder: Path) -> dict[tuple[Any, str, int], Any]:
+    """What GRPO's loss took each episode (step, task, sample) to be worth; empty for other stages."""
     path = folder / "advantages.jsonl"
     if not path.exists():
         return {}
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {(line["task"], line["sample"]): line["advantage"] for line in lines}
+    return {(line["step"], line["task"], line["sample"]): line["advantage"] for line in lines}
 
 
 def _decoder(recipe: Recipe, stage: Collect | GRPO, out: Path) -> Callable[[Sequence[int]], list[str]] | None:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, cast
 from envs.trajectory import Trajectory
 from tools.errors import ConfigError
 from tools.record import record
+from training.monitors import asked
 from training.recipe import Collect
 from training.seam import bound
 
@@ -39,19 +40,14 @@ def unique(episodes: Sequence[Trajectory], kept: Sequence[bool]) -> Reasons:
     seen: set[tuple[Any, ...]] = set()
     reasons: Reasons = []
     for episode, on in zip(episodes, kept, strict=True):
-        first = (
-            episode.steps[0].observation if episode.steps else episode.task.prompt
-        )  # with the pictures it began with
+        # The first observation holds the pictures too.
+        first = episode.steps[0].observation if episode.steps else episode.task.prompt
         prompt = tuple((message.role, message.content) for message in first)
-        key = (prompt, *((step.action.text, _calls(step.action.tool_calls)) for step in episode.steps))
+        key = (prompt, *((step.action.text, tuple(map(asked, step.action.tool_calls))) for step in episode.steps))
         reasons.append("said before" if on and key in seen else None)
         if on:
             seen.add(key)
     return reasons
-
-
-def _calls(calls: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(f"{call.name} {call.arguments!r}" if call.arguments is not None else call.raw for call in calls)
 
 
 def pass_rate(episodes: Sequence[Trajectory], headline: str, low: float = 0.0, high: float = 1.0) -> Reasons:

@@ -37,6 +37,7 @@ def episode(answer: str, *calls: CallRecord) -> Trajectory:
 def test_a_call_is_repeated_when_name_and_arguments_are() -> None:
     calls = [call("2", code="1+1"), call("3", code="1+2"), call("2", code="1+1"), call("2", code="1+1")]
     assert repeated(calls) == [False, False, True, True]
+    assert repeated([call("2", a=1, b=2), call("2", b=2, a=1), call("2", a=2, b=1)]) == [False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,16 @@ def test_the_same_said_to_the_same_is_kept_once() -> None:
     assert reasons(found, ["correct below 1", None, None, None], unique={})[1] is None, "the first is not kept anyway"
 
 
+def test_a_call_says_the_same_in_whatever_order_its_arguments_stand() -> None:
+    def calling(**arguments: int) -> Trajectory:
+        asked = ToolCall(id="c", name="add", raw="", arguments=arguments)
+        found = episode("a", 1)
+        found.steps[0] = Step(observation=PROMPT, action=assistant(tool_calls=(asked,)))
+        return found
+
+    assert reasons([calling(a=1, b=2), calling(b=2, a=1), calling(a=2, b=1)], unique={}) == [None, "said before", None]
+
+
 def test_the_pass_rate_counts_every_attempt() -> None:
     found = [episode("never", 0), episode("never", 0), episode("half", 1), episode("half", 0), episode("always", 1)]
     before = [None if t.reward else "correct below 1" for t in found]
