@@ -37,7 +37,11 @@ class IdeficsEyes:
         """Features of one tile."""
 
     def tiles(self, size: Size) -> tuple[int, int]:
-        """(rows, columns) into which a picture is cut; (0, 0) where it is shown whole only."""
+        """(rows, columns) into which a picture is cut; (0, 0) where it is shown whole only.
+
+        The processor's own `get_number_of_image_patches` says another number than it cuts, where its longest edge is
+        not made of whole tiles.
+        """
         if not self.processor.do_image_splitting:
             return 0, 0
         tile = self.processor.max_image_size["longest_edge"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from copy import copy
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,39 +15,27 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
-from vlm_families import FAMILIES, TAGS, vlm_folder
+from vlm_families import BLOBS, FAMILIES, TAGS, seen
 
 from agent import Limits, SamplingParams, ScriptedSampler, rollout
 from agent.dialects import dialect_named
 from agent.engine import Generated, Request
-from agent.models import load_model
 from agent.renderer import Renderer
 from agent.tiny import tiny_tokenizer
 from agent.tiny_vlm import SPECIAL
 from agent.token_sampler import TokenSampler
-from agent.vision import Vision, vision_of
+from agent.vision import Vision
 from envs import Message, Task, ToolEnv, Trajectory, assistant, system, user
-from tools import BlobStore, Image, Text, ToolCall, ToolResult, tool
+from tools import Image, Text, ToolCall, ToolResult, tool
 from tools.errors import ConfigError
 from training.audit import problem_with_episode
 from training.pixels import sight_of
 
-BLOBS = BlobStore()
 TEMPLATES = Path(next(iter(find_spec("trl").submodule_search_locations))) / "chat_templates"  # type: ignore[union-attr]
 QWEN = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 GEMMA = ("<bos>", "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>")
 EPISODES = 12
 """Random episodes of each family here; `test_a_thousand_episodes` plays the rest."""
-
-
-@cache
-def seen(family: str) -> tuple[Any, Any, Vision]:
-    """Model, tokenizer and eyes."""
-    folder = str(vlm_folder(family))
-    model, tokenizer = load_model(folder)
-    vision = vision_of(folder, tokenizer, BLOBS)
-    assert vision is not None
-    return model, tokenizer, vision
 
 
 @cache
@@ -188,10 +177,12 @@ def test_a_taught_row_is_the_row_that_sampling_the_same_words_would_have_made(fa
 
 @pytest.mark.parametrize("family", ["idefics3-tiles", "smolvlm", "qwen2.5-vl", "qwen3-vl"])
 @settings(max_examples=60)
-@given(width=st.integers(1, 400), height=st.integers(1, 400))
-def test_the_arithmetic_on_sizes_is_what_the_image_processor_does(family: str, width: int, height: int) -> None:
+@given(width=st.integers(1, 400), height=st.integers(1, 400), longest=st.sampled_from([96, 80]))
+def test_the_arithmetic_on_sizes_is_what_the_image_processor_does(
+    family: str, width: int, height: int, longest: int
+) -> None:
     _, _, vision = seen(family)
-    eyes: Any = vision.eyes
+    eyes: Any = copy(vision.eyes)
     blank = Pillow.new("RGB", (width, height))
     if family.startswith("qwen"):
         if max(width, height) > 200 * min(width, height):
@@ -200,6 +191,8 @@ def test_the_arithmetic_on_sizes_is_what_the_image_processor_does(family: str, w
             return
         assert eyes.pixels(blank)["image_grid_thw"].tolist() == [1, *eyes.grid((width, height))]
         return
+    tile = eyes.processor.max_image_size  # 32: the longest edge is three of them, or two and a half
+    eyes.processor = type(eyes.processor)(size={"longest_edge": longest}, max_image_size=dict(tile))
     made = eyes.processor([[blank]], return_tensors="pt", return_row_col_info=True)
     rows, columns = eyes.tiles((width, height))
     assert (made["rows"], made["cols"]) == ([[rows]], [[columns]])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image as Pillow
-from vlm_families import FAMILIES, vlm_folder
+from vlm_families import BLOBS, FAMILIES, seen, vlm_folder
 
 from agent import Limits, SamplingParams, rollout
 from agent.dialects import dialect_named
@@ -20,24 +20,14 @@ from agent.local import TransformersEngine
 from agent.models import load_model
 from agent.renderer import Renderer
 from agent.token_sampler import TokenSampler
-from agent.vision import Vision, vision_of
+from agent.vision import vision_of
 from envs import Message, Task, TokenSequence, ToolEnv, user
 from tools import BlobStore, Image
 from tools.errors import ConfigError
 
-BLOBS = BlobStore()
 QUICK = ("idefics3", "qwen3-vl")
 """A family of plain and one of three-dimensional positions; the others run with the slow tests."""
 ALL = [family if family in QUICK else pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES]
-
-
-@cache
-def seen(family: str) -> tuple[Any, Any, Vision]:
-    folder = str(vlm_folder(family))
-    model, tokenizer = load_model(folder)
-    vision = vision_of(folder, tokenizer, BLOBS)
-    assert vision is not None
-    return model, tokenizer, vision
 
 
 @cache

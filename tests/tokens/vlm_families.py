@@ -12,9 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from agent.model_cache import no_progress_bars, save_tokenizer
+from agent.models import load_model
 from agent.tiny import CONFIG as TEXT
 from agent.tiny import tiny_tokenizer
 from agent.tiny_vlm import SPECIAL, TEMPLATE, Shape, tiny_vlm
+from agent.vision import Vision, vision_of
+from tools import BlobStore
+
+BLOBS = BlobStore()
+"""The pictures of a test session."""
 
 TAGS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4))
 SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -161,6 +167,16 @@ def vlm_folder(family: str) -> Path:
             FAMILIES[family](folder)
 
     return cached_folder(f"test-{family}", Path(__file__).read_text(encoding="utf-8"), build)
+
+
+@cache
+def seen(family: str) -> tuple[Any, Any, Vision]:
+    """Model, tokenizer and eyes, which look in `BLOBS`."""
+    folder = str(vlm_folder(family))
+    model, tokenizer = load_model(folder)
+    vision = vision_of(folder, tokenizer, BLOBS)
+    assert vision is not None
+    return model, tokenizer, vision
 
 
 def _tokenizer(*special: str) -> Any:
