@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from _common import Row, arguments, installed, report, row
+from _common import Row, alternate, arguments, installed, report, row
 
 from envs.tasksets.wiki_search import FACTS, countries, wiki_search
 from tools.search.cache import Recorded, ReplyCache
@@ -56,17 +56,6 @@ def questions(n: int) -> list[tuple[str, str]]:
     """(question, id of its gold document)."""
     tasks = wiki_search("train", n=n, kind="one_hop").tasks
     return [(task.prompt[-1].text, task.info["documents"][0]) for task in tasks]
-
-
-def per_query(search: Callable[[str], object], asked: Sequence[str], repeats: int) -> float:
-    """Fewest seconds a query, over `repeats` rounds."""
-    best = float("inf")
-    for _ in range(repeats):
-        started = time.perf_counter()
-        for text in asked:
-            search(text)
-        best = min(best, time.perf_counter() - started)
-    return best / len(asked)
 
 
 def recall(search: Callable[[str], Sequence[str]], asked: Sequence[tuple[str, str]]) -> float:
@@ -137,7 +126,7 @@ def libraries(documents: list[Document], asked: list[tuple[str, str]], folder: P
     if "world.tantivy" in built:
         quick, bare = open_index(folder / "world.tantivy"), raw_tantivy(folder / "world.tantivy")
         rows += compared("tantivy", quick, "raw tantivy", bare, asked, repeats * 4)
-        rows.append(together(LocalProvider(quick), bare, [text for text, _ in asked]))
+        rows.append(together(LocalProvider(quick), bare, [text for text, _ in asked], repeats * 4))
     if installed("bm25s") and installed("PyStemmer"):
         seconds, search = raw_bm25s(documents)
         rows += compared("FTS5", fts5, "bm25s (numpy)", search, asked, repeats)
@@ -167,14 +156,13 @@ def in_turns(
     ours: Callable[[str], object], theirs: Callable[[str], object], texts: Sequence[str], repeats: int
 ) -> tuple[float, float]:
     """Fewest seconds a query of both sides, asked in turns."""
-    best = [float("inf"), float("inf")]
-    for _ in range(repeats):
-        for side, search in enumerate((ours, theirs)):
-            best[side] = min(best[side], per_query(search, texts, 1))
-    return best[0], best[1]
+    best = alternate(
+        {"ours": lambda: [ours(text) for text in texts], "theirs": lambda: [theirs(text) for text in texts]}, repeats
+    )
+    return best["ours"] / len(texts), best["theirs"] / len(texts)
 
 
-def together(provider: LocalProvider, bare: Callable[[str], object], texts: Sequence[str]) -> Row:
+def together(provider: LocalProvider, bare: Callable[[str], object], texts: Sequence[str], repeats: int) -> Row:
     """64 episodes searching at once, against the same queries one after another on the bare library."""
 
     async def ours() -> None:
@@ -184,13 +172,8 @@ def together(provider: LocalProvider, bare: Callable[[str], object], texts: Sequ
 
         await asyncio.gather(*(episode(number) for number in range(64)))
 
-    def rate(run: Callable[[], object]) -> float:
-        started = time.perf_counter()
-        run()
-        return len(texts) / (time.perf_counter() - started)
-
-    mine = max(rate(lambda: asyncio.run(ours())) for _ in range(3))
-    theirs = max(rate(lambda: [bare(text) for text in texts]) for _ in range(3))
+    best = alternate({"ours": lambda: asyncio.run(ours()), "theirs": lambda: [bare(text) for text in texts]}, repeats)
+    mine, theirs = len(texts) / best["ours"], len(texts) / best["theirs"]
     return row("searches/s, 64 episodes", "raw tantivy, one loop", mine, theirs, "1/s", better="higher")
 
 
@@ -271,10 +254,12 @@ def served(folder: Path, texts: Sequence[str]) -> list[Row]:
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     with httpx2.Client() as client:
-        trip = per_query(lambda _: client.get(f"http://127.0.0.1:{bare.server_port}/"), texts, 1)
         asked = {"topk": K, "return_scores": True}
-        one = per_query(
-            lambda t: client.post(f"http://127.0.0.1:{port}/retrieve", json={"queries": [t], **asked}), texts, 1
+        one, trip = in_turns(
+            lambda text: client.post(f"http://127.0.0.1:{port}/retrieve", json={"queries": [text], **asked}),
+            lambda _: client.get(f"http://127.0.0.1:{bare.server_port}/"),
+            texts,
+            repeats=1,
         )
     server.should_exit = True
     thread.join(10)
