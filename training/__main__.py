@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +74,10 @@ def list_recipes() -> None:
     """The recipes at hand."""
     from training.find import known_recipes
 
-    known = known_recipes()
+    _list(known_recipes())
+
+
+def _list(known: Mapping[str, str]) -> None:
     for name, about in known.items():
         click.echo(f"{name:<{max(map(len, known))}}  {about}")
 
@@ -97,6 +100,58 @@ def show(recipe: str, settings: Sequence[str]) -> None:
         click.echo("it has no defaults to compare with", err=True)
     else:
         click.echo("\n".join(changed) or "nothing differs from the defaults", err=True)
+
+
+@cli.command("reproduce")
+@click.argument("name", required=False)
+@SETTINGS
+@click.option("--seeds", help="Which, as 0,1,2; those of the experiment by default.")
+@click.option("--jobs", type=int, help="Seeds that run at once, each on one core; as many as there are cores.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder of the seeds' runs; runs/reproduce/NAME by default."
+)
+@click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="Another place for the page.")
+@click.option("--only-page", is_flag=True, help="Run nothing: write the page of the seeds that are done.")
+@FRESH
+def reproduce_claim(
+    name: str | None,
+    settings: Sequence[str],
+    seeds: str | None,
+    jobs: int | None,
+    out: Path | None,
+    page: Path | None,
+    only_page: bool,
+    fresh: bool,
+) -> None:
+    """Put the claim NAME to the test: its recipe for several seeds, and a page with intervals. Without NAME, list them.
+
+    NAME is also path/file.py:function. Stopped or killed, the same command continues.
+    For example: training reproduce tool_or_not --seeds 0,1,2 --page docs/claims/tool_or_not.md
+    """
+    if name is None:
+        from training.find import known_experiments
+
+        return _list(known_experiments())
+    if only_page and fresh:
+        raise ConfigError("--only-page tells of the runs there are and --fresh forgets them", hint="give one")
+    from training.reproduce import reproduce, seeds_of
+
+    try:
+        target = reproduce(
+            name,
+            settings,
+            seeds=None if seeds is None else seeds_of(seeds),
+            jobs=jobs,
+            out=out,
+            page=page,
+            run=not only_page,
+            fresh=fresh,
+        )
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the same command continues", err=True)
+        raise
+    click.echo(target.read_text(encoding="utf-8"))
+    click.echo(f"Written to {target}{f' and {page}' if page else ''}")
 
 
 @cli.command("plot")

@@ -324,6 +324,9 @@ class RowTrainer(SFTTrainer):
             places |= self.vision.inputs(seeing, inputs["pictures"], inputs["input_ids"])
         losses, right = token_losses(model, inputs["input_ids"], inputs["labels"], **places)
         self._metrics["train"]["mean_token_accuracy"].append(right.float().mean().item())
+        seen = inputs.get("attention_mask")  # packed rows have none: nothing in them is padding
+        self.state.num_input_tokens_seen += int(inputs["input_ids"].numel() if seen is None else seen.sum())
+        self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
         return losses.sum() / (max(1, len(losses)) if num_items_in_batch is None else num_items_in_batch)
 
     def _has_plain_loss(self, model: Any) -> bool:
