@@ -140,16 +140,12 @@ def cold_start(folder: Path, size: Size) -> Path:
 
 def with_tool_tokens(trainer: Any) -> None:
     """Have `trainer` train on every token between an episode's first sampled one and its last."""
-    score = trainer._generate_and_score_completions
+    batch_of = trainer._batch_of
 
-    def unmasked(inputs: Any) -> Any:
-        batch = score(inputs)
-        rows = batch["tool_mask"].any(dim=1, keepdim=True)  # a padding row stays one
-        batch["tool_mask"] = batch["completion_mask"] * rows
-        batch["num_items_in_batch"] = batch["tool_mask"].sum()
-        return batch
+    def unmasked(rows: Any, outcomes: Any) -> Any:
+        return batch_of([replace(row, mask=(1,) * len(row.mask)) for row in rows], outcomes)
 
-    trainer._generate_and_score_completions = unmasked
+    trainer._batch_of = unmasked
 
 
 def arm(start: Path, folder: Path, size: Size, seed: int, *, masked: bool) -> float:
