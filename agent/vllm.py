@@ -221,7 +221,7 @@ class VLLMEngine:
                         async for event in events:
                             heard.tell(reply.take(read(json.loads(event))))
             if request.images:
-                vllm_pictures.refuse_other_prompt(request, reply.prompt)
+                vllm_pictures.refuse_other_prompt(request, reply.prompt, finished=reply.finish is not None)
             reply.check()
         except (Failed, ConfigError, ContextFull):
             raise

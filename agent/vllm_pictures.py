@@ -75,8 +75,15 @@ def as_completion(said: Any) -> Any:
     return {**message, "choices": [choice]}
 
 
-def refuse_other_prompt(request: Request, came_back: Any) -> None:
-    """Raise `ConfigError` where the server wrote a prompt's pictures otherwise than they stand in the record."""
+def refuse_other_prompt(request: Request, came_back: Any, finished: bool) -> None:
+    """Raise `ConfigError` where the server wrote a prompt's pictures otherwise than they stand in the record, or where
+    a whole reply does not say how: asked again, it would not say it either."""
+    if came_back is None and finished:
+        raise ConfigError(
+            "the server does not say which prompt it made of ids and pictures, so the record could not be held against "
+            "it",
+            hint="it must return prompt_token_ids, as vLLM does; `make serve` starts one",
+        )
     if came_back is None or tuple(came_back) == request.prompt:
         return
     raise ConfigError(

@@ -56,6 +56,7 @@ def engine_request(state: VLLMServer, request: Mapping[str, Any]) -> Request:
         ends |= {state.tokenizer.eos_token_id}
     return Request(
         prompt=tuple(prompt_ids(state, request)),
+        images=tuple(request.get("images", ())),
         max_tokens=request.get("max_tokens", 16),
         temperature=request.get("temperature", 1.0),
         top_p=request.get("top_p", 1.0),

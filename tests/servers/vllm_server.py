@@ -16,9 +16,11 @@ from types import TracebackType
 from typing import Any
 
 from vllm_format import engine_request, error_body, events, model_card, refuse, whole
+from vllm_sights import PATH, as_completion_request, as_generated
 
 from agent.engine import Generated
 from agent.local import TransformersEngine
+from agent.vision import Vision
 
 
 @dataclass(kw_only=True)
@@ -60,9 +62,11 @@ class VLLMServer:
         with_ids: bool = True,
         dev_mode: bool = True,
         api_key: str | None = None,
+        vision: Vision | None = None,
         port: int = 0,
     ) -> None:
-        self.engine = TransformersEngine(model, tokenizer)
+        self.engine = TransformersEngine(model, tokenizer, vision=vision)
+        self.vision = vision
         self.tokenizer = tokenizer
         self.name, self.root, self.max_model_len = name, root, max_model_len
         self.processed, self.with_ids, self.dev_mode = processed, with_ids, dev_mode
@@ -145,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(401, {"error": "Unauthorized"})
         if self.path in ("/collective_rpc", "/reset_prefix_cache") and state.dev_mode:
             return self._order(request)
-        if self.path != "/v1/completions":
+        if self.path != "/v1/completions" and (self.path != PATH or state.vision is None):
             return self._json(404, {"detail": "Not Found"})
         state.requests.append(request)
         fault = state.next_fault()
@@ -159,6 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
                 fault.body if fault.body is not None else error_body("it failed", "InternalServerError", fault.status)
             )
             return self._send(fault.status, body, headers=fault.headers, length=fault.length)
+        if self.path == PATH:
+            request = as_completion_request(state, request)
         refusal = refuse(state, request)
         if refusal is not None:
             return self._json(refusal[0], {"error": refusal[1]})
@@ -170,10 +176,14 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.cut_after is not None:
             self.close_connection = True
             return None
-        said = whole(state, request, reply)
+        said = self._worded(whole(state, request, reply))
         if fault.edit:
             fault.edit(said)
         return self._json(200, said)
+
+    def _worded(self, said: dict[str, Any]) -> dict[str, Any]:
+        """A completion in the words of the endpoint that was asked."""
+        return as_generated(said) if self.path == PATH else said
 
     def _stranger(self) -> bool:
         key = self.state.api_key
@@ -231,6 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
             if sent == fault.cut_after:
                 self.close_connection = True
                 return
+            event = self._worded(event)
             if fault.edit:
                 fault.edit(event)
             self._chunk(f"data: {json.dumps(event)}\n\n".encode())
