@@ -6,10 +6,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 export TORCH
 
-.PHONY: help demo quickstart test test-all serve bench lint lock clean
+.PHONY: help demo demo-visual quickstart test test-all serve bench lint lock clean
 
 help:
 	@echo "make demo        SmolLM2-135M learns to use a Python interpreter: cold start, GRPO, before and after (< 45 min)"
+	@echo "make demo-visual a small model that sees learns to zoom in; the report shows episodes before and after, with pictures"
 	@echo "make quickstart  the same with a tiny model from scratch (< 5 min)"
 	@echo "make test        the tests that take seconds each (< 10 min);  make test-all: all of them"
 	@echo "make bench       every benchmark, quick;  make lint: ruff and pyright;  make clean: remove .venv and caches"
@@ -21,6 +22,9 @@ $(READY): pyproject.toml constraints.txt .ci/make_venv.py
 
 demo: $(READY)
 	@$(BIN)/training run demo --out runs/demo
+
+demo-visual: $(READY)
+	@$(BIN)/training run deepeyes preset=tiny --out runs/demo-visual
 
 quickstart: $(READY)
 	@$(BIN)/training run quickstart --out runs/quickstart

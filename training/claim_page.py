@@ -142,7 +142,7 @@ def _budgets(found: Mapping[str, Any]) -> list[str]:
         [
             ", ".join(labels),
             key or "none",
-            f"{facts[key]['sft_rows']:,}",
+            f"{round(facts[key]['sft_rows']):,}",
             f"{round(facts[key]['episodes']):,}",
             "-" if facts[key]["tokens"] is None else f"{round(facts[key]['tokens']):,}",
             duration(facts[key]["seconds"]),

@@ -194,7 +194,7 @@ def _budget(row: Row, recipe: Recipe, runs: Collection[Path]) -> dict[str, Any]:
     return {
         "label": row.label,
         "stages": [stage.name for stage in trained],
-        "sft_rows": sum(stage.steps * stage.batch_size for stage in trained if isinstance(stage, SFT)),
+        "sft_rows": fmean([sum(_rows(stage, folder / stage.name) for stage in trained) for folder in runs]),
         "episodes": fmean([sum(_episodes(stage, folder / stage.name) for stage in trained) for folder in runs]),
         "tokens": tokens,
         "seconds": fmean([sum(read_json(folder / s.name / DONE)["seconds"] for s in trained) for folder in runs]),
@@ -207,6 +207,11 @@ def _tokens(stage: Path) -> float | None:
     return rows[-1]["num_tokens"] if rows and all("num_tokens" in row for row in rows) else None
 
 
+def _rows(stage: Stage, folder: Path) -> int:
+    """Rows that a stage of SFT was trained on: as many steps as it took, which may be fewer than it was given."""
+    return read_metrics(folder)[-1]["step"] * stage.batch_size if isinstance(stage, SFT) else 0
+
+
 def _episodes(stage: Stage, folder: Path) -> int:
     """Episodes that a stage of GRPO played and graded."""
     if not isinstance(stage, GRPO):
@@ -217,10 +222,11 @@ def _episodes(stage: Stage, folder: Path) -> int:
 
 def _curves(stage: SFT | GRPO, names: Sequence[str], runs: Collection[Path]) -> dict[str, Any]:
     """Means over equal parts of a stage's steps, and over runs; None where a part has no such number."""
-    bins = min(BINS, stage.steps)
-    edges = [part * stage.steps // bins for part in range(bins + 1)]
-    metrics: dict[str, list[float | None]] = {name: [] for name in names}
     logged = [read_metrics(folder / stage.name) for folder in runs]
+    taken = max(row.get("step", 0) for rows in logged for row in rows)
+    bins = min(BINS, taken)
+    edges = [part * taken // bins for part in range(bins + 1)]
+    metrics: dict[str, list[float | None]] = {name: [] for name in names}
     for first, last in pairwise(edges):
         for name, parts in metrics.items():
             means = [_mean([row.get(name) for row in rows if first < row.get("step", 0) <= last]) for rows in logged]

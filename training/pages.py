@@ -94,8 +94,9 @@ def page(
     results: tuple[Sequence[str], Sequence[Sequence[str]]],
     stages: Sequence[tuple[Sequence[str], str | None]],
     curves: Sequence[Path],
+    examples: str,
 ) -> str:
-    """report.html: tables, curves and settings in one file, with links to the stages' episodes beside it."""
+    """report.html: tables, examples (HTML), curves and settings in one file, with links to the stages' episodes."""
     heads, rows = results
     linked = [[*map(html.escape, cells), _link(where)] for cells, where in stages]
     versions = ", ".join(f"{name} {value}" for name, value in report["versions"].items() if value)
@@ -106,6 +107,7 @@ def page(
         _table(heads, [[html.escape(cell) for cell in row] for row in rows]) if rows else "",
         "<h2>Stages</h2>",
         _table(("stage", "what it did", "time", "episodes"), linked),
+        examples,
         *(_picture(path) for path in curves),
         "<h2>Settings</h2>",
         f"<pre>{html.escape(json.dumps(to_json(recipe), indent=2))}</pre>",
@@ -141,6 +143,11 @@ table { border-collapse: collapse; margin: 1rem 0; }
 th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #ddd; vertical-align: top; }
 img { max-width: 100%; }
 pre { background: #f6f6f6; padding: 1rem; overflow: auto; font-size: 13px; }
+.sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 0 1.5rem; }
+.sides > div { border-left: 3px solid #ddd; padding-left: .8rem; min-width: 0; }
+.sides h4, .sides p { margin: .3rem 0; } .sides pre { padding: .3rem .5rem; margin: .3rem 0; white-space: pre-wrap; }
+.said { white-space: pre-wrap; overflow-wrap: anywhere; } .shot { image-rendering: pixelated; display: block; }
+small { font-weight: normal; color: #777; }
 @media (prefers-color-scheme: dark) {
   body { background: #161616; color: #ddd; } th, td { border-color: #444; } pre { background: #222; } a { color: #8bf; }
   img { background: #fff; }

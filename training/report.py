@@ -55,6 +55,7 @@ def report_of(recipe: Recipe, out: Path) -> dict[str, Any]:
 
 def write_reports(recipe: Recipe, out: Path) -> None:
     """Write report.json, report.md, the plots and report.html of a finished run."""
+    from training.before_after import before_and_after
     from training.pages import link_of, page, write_episode_pages
 
     report = report_of(recipe, out)
@@ -73,6 +74,7 @@ def write_reports(recipe: Recipe, out: Path) -> None:
             results=(HEADS, [cells(row) for row in report["rows"]]),
             stages=[(stage_cells(stage, out), link_of(stage, out)) for stage in recipe.stages],
             curves=curves,
+            examples=before_and_after(recipe, out),
         ),
     )
     write_json(out / f"{REPORT}.json", report)
@@ -133,12 +135,17 @@ def _said(stage: Stage, done: dict[str, Any], metrics: Sequence[dict[str, Any]])
     if isinstance(stage, SFT):
         losses = [row["loss"] for row in metrics if "loss" in row]
         fell = f", loss {losses[0]:.3f} to {losses[-1]:.3f}" if losses else ""
-        return f"{stage.steps} steps of {stage.batch_size} rows{fell}"
+        return f"{_steps(stage, metrics)} steps of {stage.batch_size} rows{fell}"
     if isinstance(stage, GRPO):
         rewards = [row["reward"] for row in metrics if "reward" in row]
         rose = f", reward {_ends(rewards)}" if rewards else ""
-        return f"{stage.steps} steps of {stage.tasks_per_step} x {stage.group_size} episodes{rose}"
+        return f"{_steps(stage, metrics)} steps of {stage.tasks_per_step} x {stage.group_size} episodes{rose}"
     return f"{stage.model}, {'with' if stage.tools else 'without'} tools: {percent(done['result']['accuracy'])}"
+
+
+def _steps(stage: SFT | GRPO, metrics: Sequence[dict[str, Any]]) -> int:
+    """How many were taken: a stage may end before its last."""
+    return int(metrics[-1]["step"]) if metrics else stage.steps
 
 
 def _ends(values: Sequence[float], most: int = 5) -> str:
