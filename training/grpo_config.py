@@ -22,7 +22,7 @@ from training.batch import AVERAGING
 from training.files import read_json
 from training.grading import seam_of
 from training.launch import world
-from training.lora import lora_config
+from training.lora import check_adapter, lora_config
 from training.recipe import GRPO
 from training.rollouts import Serving
 from training.sharing import check_tools
@@ -249,9 +249,10 @@ def check_run(settings: GRPO, taskset: Taskset) -> None:
 
 
 def check_checkpoint(checkpoint: Path, model: Any) -> None:
-    """Refuse to resume from what another model left: its shape differs from that of the one to be trained."""
+    """Refuse to resume from what another model left: its shape differs, or its adapters are for other weights."""
+    check_adapter(checkpoint, model)
     stored = read_json(checkpoint / "config.json")
-    if not isinstance(stored, dict):  # an adapter's checkpoint holds the adapter alone
+    if not isinstance(stored, dict):  # adapters' checkpoints hold the adapters alone
         return
     config = model.config
     for name in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import filecmp
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.adapters import base_of
 from tools.errors import ConfigError, nearest
 
 ADAPTER = "adapter"
@@ -47,3 +49,48 @@ def merged(model: Any, adapter: Path | None = None) -> Any:
     if adapter is not None:
         model.save_pretrained(adapter)
     return model.merge_and_unload()
+
+
+def check_adapter(folder: Path, model: Any) -> None:
+    """Refuse adapters that were trained on another model than `model`, which they are about to be put into.
+
+    Nothing is said of a folder that holds none. A base that was copied or moved with its run is the same base.
+    """
+    base = base_of(folder)
+    if base is None:
+        return
+    misfit = next(_misfits(folder, model), None)
+    if misfit is not None:
+        problem = f"its adapters are for {base}, and they do not fit this one: {misfit}"
+    elif model.name_or_path and _other_weights(Path(base), Path(model.name_or_path)):
+        problem = f"its adapters are for {base}, and this one is {model.name_or_path}, whose weights are others"
+    else:
+        return
+    raise ConfigError(f"{folder} is of another model: {problem}", hint="give another folder, or start over")
+
+
+def _misfits(folder: Path, model: Any) -> Iterator[str]:
+    """Layers that the adapters change and `model` lacks, or has in another size. A is (r, in), B is (out, r)."""
+    from safetensors import safe_open
+
+    layers: dict[str, Any] = dict(model.named_modules())
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+        for key in file.keys():  # noqa: SIM118  # no mapping
+            name, _, side = key.removeprefix("base_model.model.").partition(".lora_")
+            if name not in layers:
+                yield f"it has no {name}"
+                continue
+            size, axis = ("in_features", 1) if side == "A.weight" else ("out_features", 0)
+            mine, theirs = getattr(layers[name], size, None), file.get_slice(key).get_shape()[axis]
+            if mine is not None and mine != theirs:
+                yield f"{size} of {name} are {theirs} there and {mine} here"
+
+
+def _other_weights(theirs: Path, mine: Path) -> bool:
+    """True where both are folders of models, and their files of weights differ."""
+    if not theirs.is_dir() or not mine.is_dir() or theirs.samefile(mine):
+        return False
+    names = sorted(path.name for path in theirs.glob("*.safetensors"))
+    if names != sorted(path.name for path in mine.glob("*.safetensors")):
+        return True
+    return not all(filecmp.cmp(theirs / name, mine / name, shallow=False) for name in names)

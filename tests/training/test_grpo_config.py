@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM
 
+from agent.adapters import without_peft_warnings
 from agent.sampler import SamplingParams
 from tools.errors import ConfigError
 from training.find import find_recipe
@@ -25,6 +30,7 @@ from training.grpo_config import (
     samplings,
     task_order,
 )
+from training.lora import lora_config
 from training.recipe import GRPO
 
 
@@ -185,6 +191,33 @@ def test_a_checkpoint_of_another_model_is_refused(toy_model: Any, tmp_path: Path
     check_checkpoint(tmp_path / "an adapter's, without a config", model)
     with pytest.raises(ConfigError, match=r"is of another model: its hidden_size is 64, this one's is 32"):
         check_checkpoint(tmp_path / "other", model)
+
+
+def test_adapters_of_another_base_are_refused(toy_model: Any, tmp_path: Path) -> None:
+    def saved(name: str, **sizes: Any) -> Any:
+        toy_model(**sizes).save_pretrained(tmp_path / name)
+        return AutoModelForCausalLM.from_pretrained(tmp_path / name)
+
+    def refused(model: Any) -> str:
+        with pytest.raises(ConfigError) as caught:
+            check_checkpoint(checkpoint, model)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    torch.manual_seed(0)
+    base, checkpoint = saved("base"), tmp_path / "checkpoint-4"
+    with without_peft_warnings():
+        get_peft_model(saved("base"), lora_config({"r": 2}, "grpo")).save_pretrained(checkpoint)
+    check_checkpoint(checkpoint, base)
+    shutil.copytree(tmp_path / "base", tmp_path / "copied")
+    check_checkpoint(checkpoint, AutoModelForCausalLM.from_pretrained(tmp_path / "copied"))
+    with torch.no_grad():
+        base.model.norm.weight += 1
+    base.save_pretrained(tmp_path / "trained since")
+    trained = AutoModelForCausalLM.from_pretrained(tmp_path / "trained since")
+    assert refused(trained).endswith("trained since, whose weights are others")
+    assert "_features of model.layers.0." in refused(saved("wider", hidden_size=64))
+    assert "it has no model.layers.1." in refused(saved("shallower", num_hidden_layers=1))
 
 
 @pytest.mark.parametrize("setting", ["tool_concurrency", "share_results"])
