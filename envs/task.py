@@ -27,7 +27,10 @@ class Task:
     gold: tuple[Message, ...] = ()
     """Assistant messages that solve the task when played in order; cold-start data and `evals check` use them."""
     info: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Anything else a scorer or a report wants; JSON values only."""
+    """Anything else a scorer or a report wants; JSON values only.
+
+    `category` is the part of its taskset that a task counts in: an evaluation shows the score of each beside the whole.
+    """
 
 
 @record

@@ -17,7 +17,7 @@ from envs.message import Message
 from envs.trajectory import CallRecord, TokenSequence, Trajectory
 from evals.compare import compare
 from evals.index import Entry, latest_entries, read_episodes, read_index
-from evals.result import percent, write_atomic
+from evals.result import category_table, percent, write_atomic
 from evals.run_folder import RunFolder
 from evals.sample import Sample, name_of_key, sample_of, target_of
 from evals.show import metric_of, natural_key
@@ -79,6 +79,7 @@ def run_facts(folder: RunFolder) -> dict[str, Any]:
         "headline": headline(results),
         "metric": metric_of(folder),
         "facts": facts(identity, results),
+        "categories": category_table(results),
     }
 
 
@@ -121,7 +122,8 @@ def headline(results: Mapping[str, Any]) -> str:
 
 def facts(identity: Mapping[str, Any], results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was asked and what was counted, as label and value."""
-    found = [(f"{part}.{key}" if part else key, value) for part, key, value in _flat({**results, **identity})]
+    told = {key: value for key, value in {**results, **identity}.items() if key != "categories"}  # a table of their own
+    found = [(f"{part}.{key}" if part else key, value) for part, key, value in _flat(told)]
     return [(label, _fact(value)) for label, value in found if value not in ("", None)]
 
 
@@ -174,6 +176,7 @@ def header(sample: Sample, metric: str) -> dict[str, Any]:
         "stop": sample.stop,
         "truncated": sample.truncated,
         "failure": sample.error,
+        "category": sample.category,
         "target": sample.target,
         "answer": sample.answer,
         "extracted": sample.extracted,

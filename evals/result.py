@@ -18,6 +18,27 @@ from evals.sample import Sample
 from evals.stats import estimate
 from tools.record import record
 
+SHOWN_CATEGORIES = 100
+"""Categories that people are shown; results.json has all of them."""
+
+
+@record
+class Category:
+    """What one category of the tasks came to, counted as the whole is: see the fields of `EvalResult`."""
+
+    n: int
+    """Questions with a finished sample."""
+    samples: int
+    scored: int
+    errors: int
+    accuracy: float
+    accuracy_errors_zero: float
+    ci95_errors_zero: tuple[float, float]
+    ci95: tuple[float, float]
+    stderr: float
+    interval: str
+    scores: Mapping[str, float]
+
 
 @record
 class EvalResult:
@@ -76,6 +97,8 @@ class EvalResult:
     """Mean of every reward and metric, over questions."""
     measures: Mapping[str, Measure] = field(default_factory=dict[str, Measure])
     """pass@k, pass^k, maj@k and avg@k by name, of `metric`."""
+    categories: Mapping[str, Category] = field(default_factory=dict[str, Category])
+    """By `Task.info["category"]`, sorted; a task without one is in none. Empty where there are not two of them."""
     first_error: str | None = None
     stopped: str | None = None
     """`max_cost` or `max_time` where a limit of the whole run ended it early."""
@@ -103,20 +126,19 @@ def result_of(
     scored = [sample for sample in samples if sample.scored]
     errors = [sample for sample in samples if not sample.scored]
     metric = rubric.headline
-    found = estimate(by_question(scored, metric))
-    with_zeros = estimate(by_question(samples, metric))
+    whole = _counted(samples, rubric)
     calls = sum(sample.calls for sample in scored)
     wanted = default_measures(repeats) if measures is None else measures
     costs = [sample.cost for sample in samples if sample.cost is not None]
     return EvalResult(
         taskset=taskset,
         metric=metric,
-        accuracy=found.mean,
-        accuracy_errors_zero=with_zeros.mean,
-        ci95_errors_zero=with_zeros.ci95,
-        ci95=found.ci95,
-        stderr=found.stderr,
-        interval=found.method,
+        accuracy=whole.accuracy,
+        accuracy_errors_zero=whole.accuracy_errors_zero,
+        ci95_errors_zero=whole.ci95_errors_zero,
+        ci95=whole.ci95,
+        stderr=whole.stderr,
+        interval=whole.interval,
         n=n,
         repeats=repeats,
         samples=len(samples),
@@ -140,11 +162,40 @@ def result_of(
         retries=sum(sample.retries for sample in samples),
         seconds=seconds,
         stops=dict(sorted(Counter(sample.stop for sample in samples).items())),
-        scores={name: estimate(by_question(scored, name)).mean for name in rubric.rewards},
+        scores=whole.scores,
         measures={name: measure(name, scored, metric) for name in wanted},
+        categories=by_category(samples, rubric),
         first_error=errors[0].error if errors else None,
         stopped=stopped,
         out=out,
+    )
+
+
+def by_category(samples: Iterable[Sample], rubric: Rubric) -> dict[str, Category]:
+    """Each category counted by itself; nothing where the samples name fewer than two."""
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if sample.category is not None:
+            found.setdefault(sample.category, []).append(sample)
+    return {name: _counted(found[name], rubric) for name in sorted(found)} if len(found) > 1 else {}
+
+
+def _counted(samples: Sequence[Sample], rubric: Rubric) -> Category:
+    scored = [sample for sample in samples if sample.scored]
+    found = estimate(by_question(scored, rubric.headline))
+    with_zeros = estimate(by_question(samples, rubric.headline))
+    return Category(
+        n=len({sample.id for sample in samples}),
+        samples=len(samples),
+        scored=len(scored),
+        errors=len(samples) - len(scored),
+        accuracy=found.mean,
+        accuracy_errors_zero=with_zeros.mean,
+        ci95_errors_zero=with_zeros.ci95,
+        ci95=found.ci95,
+        stderr=found.stderr,
+        interval=found.method,
+        scores={name: estimate(by_question(scored, name)).mean for name in rubric.rewards},
     )
 
 
@@ -196,6 +247,36 @@ def rows(result: EvalResult) -> list[tuple[str, str]]:
     ]
 
 
+def category_table(results: Mapping[str, Any]) -> list[list[str]]:
+    """The categories in `results` (`EvalResult.to_json()`, or results.json) for people, headings first; or nothing."""
+    categories: Mapping[str, Mapping[str, Any]] = results.get("categories") or {}
+    if not categories:
+        return []
+    metric = str(results["metric"])
+    shown = list(categories.items())[:SHOWN_CATEGORIES]
+    failed = any(found["errors"] for found in categories.values())
+    others = [name for name in shown[0][1]["scores"] if name != metric]
+    table = [["category", "tasks", metric, "95%", *(["errors"] if failed else []), *others]]
+    for name, found in shown:
+        low, high = found["ci95"]
+        table.append(
+            [
+                name,
+                str(found["n"]),
+                percent(_known(found["accuracy"])),
+                "-" if low is None else f"{percent(low)} to {percent(high)}",
+                *([str(found["errors"])] if failed else []),
+                *(_number(_known(found["scores"][other])) for other in others),
+            ]
+        )
+    left_out = len(categories) - len(shown)
+    return [*table, [f"and {left_out} more in results.json", *[""] * (len(table[0]) - 1)]] if left_out else table
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
 def _measure_cell(found: Measure) -> str:
     if found.questions == 0:
         return f"undefined: no question has {found.k} scored attempts"
@@ -212,7 +293,13 @@ def summary(result: EvalResult, about: Mapping[str, Any]) -> str:
     why = f" Stopped by {result.stopped}." if result.stopped else ""
     asked_for = result.n * result.repeats
     state = "" if result.complete else f"\nUnfinished: {result.samples} of {asked_for} samples.{why}\n"
-    return f"# {result.taskset}\n{state}\n| | |\n|---|---|\n{body}\n"
+    return f"# {result.taskset}\n{state}\n| | |\n|---|---|\n{body}\n{_categories(result)}"
+
+
+def _categories(result: EvalResult) -> str:
+    """The categories as a table in Markdown; empty where there are none."""
+    lines = [f"| {' | '.join(map(_cell, row))} |" for row in category_table(result.to_json())]
+    return "\n".join(["", lines[0], "|---" * lines[0].count(" | ") + "|---|", *lines[1:], ""]) if lines else ""
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+from envs.task import Task
 from envs.trajectory import Stop, Trajectory
 from tools.record import record
 
@@ -18,6 +19,9 @@ SHOWN = 200
 
 EXTRACTED = "extracted"
 """Where in `Trajectory.info` a reward may leave the answer that it read out of the text; None where it found none."""
+
+CATEGORY = "category"
+"""Where in `Task.info` a task says which part of its taskset it counts in."""
 
 NAME = 64
 """Characters of a tool's name: a model may write any."""
@@ -65,6 +69,8 @@ class Sample:
     answered: bool
     """False where the model's last words are empty, or the scorer found no answer in them."""
     target: str
+    category: str | None
+    """The part of the taskset that its task counts in; None where the task names none."""
     unjudged: bool = False
     """It has no score because the judge failed: another try judges it and need not play it again."""
     error: str | None = None
@@ -117,9 +123,16 @@ def sample_of(trajectory: Trajectory) -> Sample:
         extracted=None if extracted is None else str(extracted)[:SHOWN],
         answered=extracted is not None if EXTRACTED in trajectory.info else bool(trajectory.answer.strip()),
         target=target_of(trajectory)[:SHOWN],
+        category=category_of(trajectory.task),
         unjudged="error" in judge,
         error=(judge.get("error") or (lines[-1] if lines else None)),
     )
+
+
+def category_of(task: Task) -> str | None:
+    """The category that `task` names, as text; None for none, or an empty one."""
+    named = task.info.get(CATEGORY)
+    return None if named is None or named == "" else str(named).encode("utf-8", "replace").decode()[:SHOWN]
 
 
 def prompt_tokens(trajectory: Trajectory) -> int:

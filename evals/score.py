@@ -19,6 +19,7 @@ from evals.index import IndexWriter, latest_entries, read_episodes, read_index
 from evals.judge import Judge, judge_cost, judged_rubric, judging
 from evals.result import EvalResult, result_of, summary, write_atomic, write_json
 from evals.run_folder import RunFolder
+from evals.sample import category_of
 from evals.show import metric_of, natural_key
 from tools.errors import ConfigError
 from tools.record import record
@@ -143,7 +144,11 @@ def _count(
 
     The identity stays, so that the run's own command still continues it.
     """
-    samples = [entry.sample for entry in latest_entries(read_index(folder, ours=True)).values()]
+    categories = {task.id: category_of(task) for task in taskset.tasks}
+    entries = latest_entries(read_index(folder, ours=True)).values()
+    samples = [
+        replace(entry.sample, category=categories.get(entry.sample.id, entry.sample.category)) for entry in entries
+    ]
     config, stored = folder.read_config() or {}, folder.read_results()
     rubric = judged_rubric(taskset.rubric) if judge else taskset.rubric
     result = result_of(

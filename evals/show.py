@@ -11,7 +11,7 @@ from envs.log import blobs_beside
 from envs.message import Message
 from envs.trajectory import CallRecord, Trajectory
 from evals.index import latest_entries, read_episode, read_index
-from evals.result import EvalResult, rows
+from evals.result import EvalResult, category_table, rows
 from evals.run_folder import RunFolder, opened
 from evals.sample import name_of_key, target_of
 from tools.content import BlobStore, Content, Image, Text
@@ -33,10 +33,27 @@ def print_result(result: EvalResult) -> None:
         table.add_row(Styled(label), Styled(value))
     console = _console()
     console.print(table)
+    _print_categories(console, result)
     if result.first_error:
         console.print(Styled(f"first error: {printable(result.first_error)}", style="red"))
     report = RunFolder(result.out).report
     console.print(Styled(f"episodes: {report if report.exists() else result.out}"), soft_wrap=True)
+
+
+def _print_categories(console: Console, result: EvalResult) -> None:
+    """A line for each category of the tasks, where there are several."""
+    from rich.table import Table
+    from rich.text import Text as Styled
+
+    found = category_table(result.to_json())
+    if not found:
+        return
+    table = Table()
+    for index, heading in enumerate(found[0]):
+        table.add_column(Styled(heading), justify="right" if index else "left")
+    for row in found[1:]:
+        table.add_row(*(Styled(printable(cell)) for cell in row))
+    console.print(table)
 
 
 def show_list(path: Path) -> None:

@@ -18,7 +18,7 @@ from evals.show import metric_of, natural_key
 from tools.errors import ConfigError
 
 _LISTED = (
-    *("id", "repeat", "name", "score", "stop", "truncated", "failure", "target", "answer", "extracted"),
+    *("id", "repeat", "name", "score", "stop", "truncated", "failure", "target", "answer", "extracted", "category"),
     *("turns", "calls", "callErrors", "tools", "tokens", "cost", "seconds"),
 )
 """What the list and the table show of an episode; the rest comes with it when it is opened."""

@@ -148,7 +148,7 @@ def _tasks(root: Path, category: str) -> Iterator[Task]:
             prompt=tuple(_message(message, row["id"]) for message in row["question"][0]),
             answer={"calls": _WANTED[kind], **({"right": right[row["id"]]} if kind == "call" else {})},
             gold=gold,
-            info={"group": category, "functions": row["function"]},
+            info={"category": category, "functions": row["function"]},
         )
 
 

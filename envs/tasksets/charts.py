@@ -127,7 +127,7 @@ def _scene(rng: random.Random, chart: Chart, ask: str, view: View) -> Scene | No
         answer=answer,
         said=str(answer),
         calls=(_sketched(chart, touched, level),),
-        info={"ask": ask},
+        info={"category": ask},
     )
 
 

@@ -150,7 +150,7 @@ def _task(item: dict[str, Any], id: str, tools: bool) -> Task:
         prompt=(system(SYSTEM), user(item["question"].removesuffix(_ASIDE))),
         answer=answer,
         gold=_gold_with_tool(steps, answer) if steps else _gold_by_hand(working, answer),
-        info={"group": f"template {item['template']}"},
+        info={"template": item["template"]},
     )
 
 

@@ -124,7 +124,7 @@ def _draw(
         answer=answer,
         said=str(answer),
         calls=_marking(marked, size, view),
-        info={"kind": "number" if ask == "distance" else "choice", "ask": ask},
+        info={"kind": "number" if ask == "distance" else "choice", "category": ask},
     )
 
 

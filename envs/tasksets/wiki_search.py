@@ -255,7 +255,7 @@ def _task(id: str, question: Question, form: Form) -> Task:
         prompt=(system(SYSTEM[form]), user(question.text)),
         answer=question.answer,
         gold=(*calling(asked), assistant(said)),
-        info={"kind": question.kind, "documents": list(question.documents)},
+        info={"category": question.kind, "documents": list(question.documents)},
     )
 
 

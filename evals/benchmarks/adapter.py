@@ -54,7 +54,7 @@ class Record:
     gold: str | None = None
     """An answer that is right, as a model would state it; None for `answer`, or its first."""
     info: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """For scorers and reports: `group`, and for a video what frames would need."""
+    """For scorers and reports: `category` as in `Task.info`, and for a video what frames would need."""
 
 
 @record
@@ -193,6 +193,12 @@ def row_id(row: Row, name: str, *columns: str) -> str:
     """The id a row states, or its place."""
     value = row.get(*columns)
     return str(value) if value not in (None, "") else f"{name}-{row.where.rpartition(' ')[2]}"
+
+
+def category_of_row(row: Row, *columns: str) -> dict[str, str]:
+    """What the first of the columns that is there says, as the row's category; nothing where it says nothing."""
+    value = row.get(*columns)
+    return {} if value is None or not str(value).strip() else {"category": str(value).strip()}
 
 
 def without_letter(option: str) -> str:

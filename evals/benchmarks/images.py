@@ -17,7 +17,7 @@ from envs.scoring import (
     same_number,
 )
 from envs.task import Task
-from evals.benchmarks.adapter import Benchmark, Reading, Record, row_id
+from evals.benchmarks.adapter import Benchmark, Reading, Record, category_of_row, row_id
 from tools.errors import ConfigError
 
 
@@ -45,7 +45,7 @@ def _vstar(row: Row, reading: Reading) -> Record:
         choices=choices,
         answer=letter_of(row, row.text("label"), len(choices)),
         images=images_of(row, "image", store=reading.store),
-        info={"group": row.text("category")},
+        info={"category": row.text("category")},
     )
 
 
@@ -63,7 +63,7 @@ def _hrbench(row: Row, reading: Reading) -> Record:
         choices=choices,
         answer=letter_of(row, row.text("answer"), len(choices)),
         images=images,
-        info={"group": str(row.get("category")), "cycle": str(row.get("cycle_category"))},
+        info={**category_of_row(row, "category"), "cycle": str(row.get("cycle_category"))},
     )
 
 
@@ -76,7 +76,7 @@ def _chartqa(row: Row, reading: Reading) -> Record:
         question=row.text("question", "query"),
         answer=answers,
         images=images_of(row, "image", store=reading.store),
-        info={"group": str(row.get("type", "human_or_machine", default="all"))},
+        info=category_of_row(row, "type", "human_or_machine"),
     )
 
 
@@ -104,7 +104,7 @@ def _mathvista(row: Row, reading: Reading) -> Record:
         choices=choices,
         kind="number" if numeric else "text",
         images=images_of(row, column, store=reading.store),
-        info={"group": str(row.get("question_type")), "precision": row.get("precision"), "numeric": numeric},
+        info={**category_of_row(row, "question_type"), "precision": row.get("precision"), "numeric": numeric},
     )
 
 
@@ -124,14 +124,14 @@ def _mathvista_score(given: str, task: Task) -> float:
 def _reasonmap(row: Row, reading: Reading) -> Record:
     """ReasonMap asks for a route and ships the network; ReasonMap-Plus asks for a number, yes or no, or a stop."""
     images = images_of(row, "figure", store=reading.store)
-    group = {"group": str(row.get("difficulty_city", "type", default="all"))}
+    part = category_of_row(row, "difficulty_city", "type")
     if row.has("question"):
         return Record(
             id=row_id(row, "map", "id"),
             question=row.text("question"),
             answer=row.text("answer"),
             images=images,
-            info=group,
+            info=part,
         )
     network = row.need("json")
     lines = routes.read_lines(json.loads(network) if isinstance(network, str) else network)
@@ -148,7 +148,7 @@ def _reasonmap(row: Row, reading: Reading) -> Record:
         whole=True,
         ask=_ROUTE,
         images=images,
-        info={**group, "lines": {name: list(stops) for name, stops in lines.items()}},
+        info={**part, "lines": {name: list(stops) for name, stops in lines.items()}},
     )
 
 
@@ -176,7 +176,7 @@ def _geovista(row: Row, reading: Reading) -> Record:
         answer={"city": names[0], "state": names[1], "country": names[2], "at": [place["lat"], place["lng"]]},
         gold="; ".join(names),
         images=images_of(row, column, "image", store=reading.store),
-        info={"group": str(row.get("data_type", default=place.get("data_type")))},
+        info=category_of_row(row, "data_type") or category_of_row(Row(place, row.where, row.folder), "data_type"),
     )
 
 

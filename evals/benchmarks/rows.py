@@ -11,7 +11,7 @@ from envs.row_pictures import images_of
 from envs.rows import Row
 from envs.scoring import anls, exact_match, math_equal, relaxed_equal, same_number, token_f1
 from envs.task import Task, Taskset
-from evals.benchmarks.adapter import Benchmark, Reading, Record, Score, Tools, load, row_id
+from evals.benchmarks.adapter import Benchmark, Reading, Record, Score, Tools, category_of_row, load, row_id
 from evals.benchmarks.images import letter_of
 from tools.cache import image_store
 from tools.errors import ConfigError
@@ -45,7 +45,7 @@ def rows(
     id: str = "id",
     image: str = "",
     choices: str = "",
-    group: str = "",
+    category: str = "",
     metric: Metric = "exact",
     split: str = "",
     tools: Tools = "none",
@@ -61,13 +61,20 @@ def rows(
         id: The column of a unique id; without one, rows are numbered.
         image: The column of one or more pictures.
         choices: The column with the list of options.
-        group: A column that reports go by.
+        category: A column; the score of each of its values is shown beside the whole.
         metric: `exact` (SQuAD's normal form), `f1`, `anls`, `math`, `number`, or `relaxed` (5%).
         split: Of a folder, the files that are named so.
         tools: `python` gives the model an interpreter.
         n: At most so many rows.
     """
-    columns = {"question": question, "answer": answer, "id": id, "image": image, "choices": choices, "group": group}
+    columns = {
+        "question": question,
+        "answer": answer,
+        "id": id,
+        "image": image,
+        "choices": choices,
+        "category": category,
+    }
 
     def read(row: Row, reading: Reading) -> Record:
         return _record(row, reading, columns)
@@ -111,7 +118,7 @@ def _record(row: Row, reading: Reading, columns: Mapping[str, str]) -> Record:
         answer=answer,
         choices=choices,
         images=images_of(row, columns["image"], store=reading.store) if columns["image"] else (),
-        info={"group": str(row.need(columns["group"]))} if columns["group"] else {},
+        info={"category": str(row.need(columns["category"]))} if columns["category"] else {},
     )
 
 
@@ -136,7 +143,7 @@ def _verl(row: Row, reading: Reading, columns: Mapping[str, str]) -> Record:
         question="\n\n".join(message["content"] for message in row.items("prompt")),
         answer=answers,
         images=images_of(row, "images", store=reading.store) if row.has("images") else (),
-        info={"group": str(row.get("data_source", default="all"))},
+        info=category_of_row(row, "data_source"),
     )
 
 

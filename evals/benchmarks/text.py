@@ -8,7 +8,7 @@ from typing import Any, cast
 from envs.rows import Row
 from envs.scoring import exact_match, math_equal, parse_number, same_number, token_f1
 from envs.task import Task
-from evals.benchmarks.adapter import Benchmark, Reading, Record, row_id
+from evals.benchmarks.adapter import Benchmark, Reading, Record, category_of_row, row_id
 from tools.errors import ConfigError
 
 
@@ -40,11 +40,12 @@ def _competition(row: Row, reading: Reading) -> Record:
 
 
 def _math(row: Row, reading: Reading) -> Record:
+    level = {"category": f"level {row.get('level')}"} if row.has("level") else {}
     return Record(
         id=row_id(row, "math", "unique_id", "id"),
         question=row.text("problem", "question"),
         answer=row.text("answer"),
-        info={"group": f"level {row.get('level')}", "subject": row.get("subject")},
+        info={**level, "subject": row.get("subject")},
     )
 
 
@@ -72,12 +73,11 @@ def _answers(row: Row) -> list[str]:
 def _hops(row: Row, reading: Reading) -> Record:
     """Questions over several documents; the passages that come with them are shown only where they are asked for."""
     passages = _passages(row) if reading.context else ""
-    kind = row.get("type", "level")
     return Record(
         id=row_id(row, "question", "id", "_id"),
         question=f"{passages}{row.text('question')}",
         answer=_answers(row),
-        info={"group": str(kind)} if kind else {},
+        info=category_of_row(row, "type", "level"),
     )
 
 
@@ -100,7 +100,7 @@ def _simpleqa(row: Row, reading: Reading) -> Record:
         id=row_id(row, "simpleqa", "id", "original_index"),
         question=row.text("problem", "question"),
         answer=[row.text("answer")],
-        info={"group": about.group(1) if about else str(row.get("topic", default="all"))},
+        info={"category": about.group(1)} if about else category_of_row(row, "topic"),
     )
 
 

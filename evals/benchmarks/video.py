@@ -7,7 +7,7 @@ from typing import Any
 from envs.rows import Row
 from envs.scoring import mean_relative_accuracy, parse_number
 from envs.task import Task
-from evals.benchmarks.adapter import Benchmark, Reading, Record, row_id, without_letter
+from evals.benchmarks.adapter import Benchmark, Reading, Record, category_of_row, row_id, without_letter
 from evals.benchmarks.images import letter_of
 from tools.errors import ConfigError
 
@@ -34,7 +34,7 @@ def _vsi(row: Row, reading: Reading) -> Record:
         choices=choices,
         kind="number",
         info={
-            "group": row.text("question_type"),
+            "category": row.text("question_type"),
             **_video(row, f"{row.text('dataset')}/{row.text('scene_name')}.mp4"),
         },
     )
@@ -56,7 +56,7 @@ def _video_mme(row: Row, reading: Reading) -> Record:
         question=row.text("question"),
         answer=letter_of(row, row.text("answer"), len(choices)),
         choices=choices,
-        info={"group": row.text("duration"), **_video(row, f"data/{name}.mp4", subtitles=f"subtitle/{name}.srt")},
+        info={"category": row.text("duration"), **_video(row, f"data/{name}.mp4", subtitles=f"subtitle/{name}.srt")},
     )
 
 
@@ -78,7 +78,7 @@ def _long_video(row: Row, reading: Reading) -> Record:
         answer=chr(ord("A") + place),
         choices=choices,
         info={
-            "group": str(row.get("duration_group", default="all")),
+            **category_of_row(row, "duration_group"),
             **_video(row, f"videos/{row.text('video_path')}", **subtitles),
         },
     )

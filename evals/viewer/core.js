@@ -11,7 +11,7 @@ const SOURCES = { p: "prompt", m: "model", t: "tool", e: "env", f: "forced" };
 const KINDS = ["all", "right", "wrong", "error", "truncated"];
 const STEP = 300;
 const state = {
-  kind: "all", query: "", stop: "", tool: "", run: "", index: 0, view: "messages", onlyLoss: false,
+  kind: "all", query: "", stop: "", tool: "", category: "", run: "", index: 0, view: "messages", onlyLoss: false,
   page: "samples", shown: STEP, sort: null, down: false, pair: null, ticket: 0,
 };
 let visible = [];
@@ -97,6 +97,8 @@ function drawFrame() {
   if (endings.size > 1) choices.append(choice("stop", "any ending", endings));
   const tools = new Set(page.episodes.flatMap((episode) => Object.keys(episode.tools || {})));
   if (tools.size) choices.append(choice("tool", "any tool", [...tools, "(none)"]));
+  const categories = new Set(page.episodes.map((episode) => episode.category).filter(Boolean));
+  if (categories.size > 1) choices.append(choice("category", "any category", categories));
   if (runs.length > 1) choices.append(choice("run", "both runs", ["A", "B"]));
 }
 
@@ -115,7 +117,17 @@ function drawRun() {
     const kind = new Set(values).size > 1 ? "differs" : "";
     return el("tr", { class: kind }, el("td", null, label), ...values.map((value) => el("td", null, value)));
   });
-  document.getElementById("episode").replaceChildren(el("table", { id: "facts" }, names, ...rows));
+  const parts = runs.map(categoryTable).filter(Boolean);
+  document.getElementById("episode").replaceChildren(...parts, el("table", { id: "facts" }, names, ...rows));
+}
+
+// The score of each category of the tasks; nothing where a run has none to tell apart.
+function categoryTable(run, at) {
+  const [heads, ...rows] = run.categories || [];
+  if (!heads) return null;
+  const line = (tag, cells) => el("tr", null, ...cells.map((cell, i) => el(tag, { class: i ? "num" : "" }, cell)));
+  return el("section", { class: "categories" }, badge(at),
+    el("table", { class: "samples" }, el("thead", null, line("th", heads)), el("tbody", null, ...rows.map((row) => line("td", row)))));
 }
 
 function choice(field, all, values) {
@@ -131,6 +143,7 @@ function choice(field, all, values) {
 function fits(episode) {
   if (!matches(episode, state.kind)) return false;
   if (state.stop && episode.stop !== state.stop) return false;
+  if (state.category && episode.category !== state.category) return false;
   if (state.run && letter(episode) !== state.run) return false;
   if (state.tool && (state.tool === "(none)" ? episode.calls > 0 : !(episode.tools || {})[state.tool])) return false;
   return !state.query || textOf(episode).includes(state.query);

@@ -2,14 +2,15 @@
 
 const COLUMNS = {
   run: (e) => letter(e), id: (e) => e.name, score: (e) => e.score, ended: (e) => e.stop, answer: (e) => e.extracted || e.answer,
-  target: (e) => e.target, turns: (e) => e.turns, calls: (e) => e.calls, failed: (e) => e.callErrors, tokens: (e) => e.tokens,
+  target: (e) => e.target, category: (e) => e.category, turns: (e) => e.turns, calls: (e) => e.calls, failed: (e) => e.callErrors, tokens: (e) => e.tokens,
   seconds: (e) => e.seconds, cost: (e) => e.cost,
 };
-const TEXTS = ["run", "id", "ended", "answer", "target"];
+const TEXTS = ["run", "id", "ended", "answer", "target", "category"];
 const MOST_BARS = 8;
 
 function drawTable() {
   const names = Object.keys(COLUMNS).filter((name) => name !== "run" || runs.length > 1)
+    .filter((name) => name !== "category" || page.episodes.some((episode) => episode.category))
     .filter((name) => name !== "cost" || page.episodes.some((episode) => typeof episode.cost === "number"));
   const heads = names.map((name) => {
     const sorted = state.sort === name;

@@ -58,9 +58,9 @@ def test_word_problems_repeat_and_their_splits_share_no_template() -> None:
     train, test = math_word("train", n=60), math_word("test", n=30)
     assert math_word("train", n=20).tasks == train.tasks[:20]
     assert math_word("train", n=5, seed=1).tasks[0].prompt != train.tasks[0].prompt
-    groups = [{task.info["group"] for task in taskset.tasks} for taskset in (train, test)]
-    assert not groups[0] & groups[1] and len(groups[0]) > 20
-    assert {split_of(int(group.split()[1])) for group in groups[1]} == {"test"}
+    templates = [{task.info["template"] for task in taskset.tasks} for taskset in (train, test)]
+    assert not templates[0] & templates[1] and len(templates[0]) > 20
+    assert {split_of(template) for template in templates[1]} == {"test"}
     assert len({task.prompt[1].text for task in train.tasks}) == 60
     assert held_out("math_word") == {"split": "test"}
 
@@ -137,7 +137,7 @@ def test_what_is_wrong_with_the_records_is_said(tmp_path: Path) -> None:
 @needs_records
 def test_gold_calls_of_the_real_records_are_right_but_for_four_that_contradict_themselves() -> None:
     tasks = bfcl("all").tasks
-    assert len(tasks) == 3491 and {task.info["group"] for task in tasks} == set(CATEGORIES)
+    assert len(tasks) == 3491 and {task.info["category"] for task in tasks} == set(CATEGORIES)
     wrong = {t.id for t in tasks if t.gold and not is_right(t.gold[0].tool_calls, t.answer, t.info["functions"])}
     live = {"live_simple_106-63-0", "live_simple_112-68-0", "live_multiple_862-181-3", "live_multiple_964-207-0"}
     assert wrong == live
@@ -182,7 +182,7 @@ for task in bfcl("all").tasks:
     truth = [{plain(name): v for name, v in one.items()} for one in task.answer["right"]]
     gold = [(call.name, dict(call.arguments)) for call in task.gold[0].tool_calls]
     for calls in (gold, gold[::-1], *(spoilt(rng, gold) for _ in range(4))):
-        theirs = ast_checker(functions, [{n: a} for n, a in calls], truth, Language.PYTHON, task.info["group"], "x")
+        theirs = ast_checker(functions, [{n: a} for n, a in calls], truth, Language.PYTHON, task.info["category"], "x")
         assert calls_match(calls, truth, functions) == theirs["valid"], (task.id, calls, theirs)
         compared, right = compared + 1, right + theirs["valid"]
 print(compared, right)

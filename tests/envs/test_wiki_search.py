@@ -103,13 +103,13 @@ def test_gold_finds_what_it_answers(world: Path) -> None:
         shown = "\n".join(call.result.text for call in episode.calls)
         found = [document for call in episode.calls for document in call.result.data["hits"]]
         assert set(episode.task.info["documents"]) <= set(found), "each gold document came up"
-        if episode.task.info["kind"] in ("one_hop", "two_hops"):
+        if episode.task.info["category"] in ("one_hop", "two_hops"):
             assert episode.task.answer in shown.replace(",", "")
         assert all(call.outcome == "ok" for call in episode.calls)
 
 
 def test_all_four_kinds_come_in_turn_and_the_first_tasks_do_not_depend_on_n() -> None:
-    assert [task.info["kind"] for task in questions(n=8).tasks] == 2 * [
+    assert [task.info["category"] for task in questions(n=8).tasks] == 2 * [
         "one_hop",
         "two_hops",
         "comparison",
@@ -134,21 +134,21 @@ def test_answering_without_a_search_scores_at_chance() -> None:
 
     def guess(task: Task) -> list[Message]:
         words = task.prompt[-1].text
-        said = words.rpartition(", ")[2].split(" or ")[0] if task.info["kind"] == "comparison" else "1000"
+        said = words.rpartition(", ")[2].split(" or ")[0] if task.info["category"] == "comparison" else "1000"
         return [assistant(f"Answer: {said}")]
 
     taskset = questions(n=80)
     scores: dict[str, list[float]] = {}
     for episode in played(taskset, guess):
         assert episode.reward is not None
-        scores.setdefault(episode.task.info["kind"], []).append(episode.reward)
+        scores.setdefault(episode.task.info["category"], []).append(episode.reward)
     assert sum(scores["one_hop"] + scores["two_hops"] + scores["unanswerable"]) == 0
     assert 0.2 < sum(scores["comparison"]) / len(scores["comparison"]) < 0.8
 
 
 def test_always_saying_unknown_is_right_only_where_nothing_is_known() -> None:
     for episode in played(questions(n=16), lambda task: [assistant("Answer: unknown")]):
-        assert episode.reward == float(episode.task.info["kind"] == "unanswerable")
+        assert episode.reward == float(episode.task.info["category"] == "unanswerable")
 
 
 def test_without_a_number_there_are_as_many_questions_as_are_found() -> None:

@@ -234,7 +234,7 @@ def test_mixed_encodings_in_one_column_are_read_row_by_row(tmp_path: Path, capsy
 def test_choices_are_letters_or_options_and_verl_rows_need_no_map(tmp_path: Path) -> None:
     rows = [{"q": "?", "a": "blue", "o": ["red", "blue"]}, {"q": "?", "a": "A", "o": ["red", "blue"]}]
     taskset = find_taskset(
-        str(lines(tmp_path / "x.jsonl", rows)), {"question": "q", "answer": "a", "choices": "o", "group": "a"}
+        str(lines(tmp_path / "x.jsonl", rows)), {"question": "q", "answer": "a", "choices": "o", "category": "a"}
     )
     assert [task.answer for task in taskset.tasks] == ["B", "A"]
     assert taskset.tasks[0].prompt[0].text == "?\n(A) red\n(B) blue\nEnd with a line `Answer: <letter>`."
@@ -246,7 +246,7 @@ def test_choices_are_letters_or_options_and_verl_rows_need_no_map(tmp_path: Path
         "extra_info": {"split": "test", "index": 0},
     }
     (task,) = find_taskset(str(lines(tmp_path / "y.jsonl", [verl]))).tasks
-    assert (task.id, task.answer, task.info["group"]) == ("test-1", ["Ada", "Lovelace"], "nq")
+    assert (task.id, task.answer, task.info["category"]) == ("test-1", ["Ada", "Lovelace"], "nq")
 
 
 @given(st.dictionaries(st.text(max_size=5), st.one_of(st.none(), st.integers(), st.text(max_size=5)), max_size=4))
