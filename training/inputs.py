@@ -17,6 +17,7 @@ from training.collect import stage_taskset
 from training.messages import holds_messages, read_messages
 from training.recipe import BASE, GOLD, GRPO, SFT, Collect, Evaluate, Recipe, Stage, is_path
 from training.selection import filters_of
+from training.trackers import check_trackers
 
 
 def check_inputs(recipe: Recipe, stages: Sequence[Stage]) -> None:
@@ -56,8 +57,10 @@ def check_inputs(recipe: Recipe, stages: Sequence[Stage]) -> None:
             filters_of(stage)
     for spec in dict.fromkeys(spec for stage in stages if (spec := _model_of(recipe, stage)) is not None):
         check_model(spec)
-    for stage in stages:
-        if isinstance(stage, GRPO):  # last, as this one needs torch
+    for stage in stages:  # last, as these need transformers, and torch
+        if isinstance(stage, SFT | GRPO):
+            check_trackers(stage.trl.get("report_to"), stage.name)
+        if isinstance(stage, GRPO):
             from training.grpo_config import check_options, check_run
 
             check_run(stage, trained[stage.name])

@@ -100,6 +100,7 @@ def test_a_slip_in_the_last_stage_stops_a_run_before_its_first(tmp_path: Path) -
         ({"trl": {"num_iterations": 4}}, "grpo.checkpoint_every is 10; one sampling serves 4 steps"),
         ({"trl": {"learning_rat": 1}}, "grpo.trl has 'learning_rat', which GRPOConfig does not know"),
         ({"trl": {"num_generations": 4}}, "grpo.trl sets num_generations, which group_size decides"),
+        ({"trl": {"report_to": ["tensorbord"]}}, "grpo.trl.report_to has 'tensorbord', which is no tracker"),
         ({"lora": {"rank": 4}}, "grpo.lora has 'rank', which LoraConfig does not know"),
         ({"lora": {}, "server": "http://127.0.0.1:1"}, "grpo trains adapters and samples from a server"),
         ({"held_out": HeldOut(every=1, n=64, taskset_args={"n": 40})}, "grpo.held_out.n is 64, and arithmetic has 40"),
@@ -116,6 +117,16 @@ def test_what_grpo_could_not_start_with_is_said_before_what_comes_before_it(
     with pytest.raises(ConfigError) as caught:
         check_inputs(Recipe(name="late", model="tiny", stages=stages), stages)
     assert str(caught.value).startswith(sentence)
+
+
+def test_a_tracker_that_is_not_installed_is_said_before_anything_is_trained() -> None:
+    from transformers.integrations import integration_utils as trackers
+
+    installed = trackers.get_available_reporting_integrations()
+    missing = next(name for name in trackers.INTEGRATION_TO_CALLBACK if name not in installed)
+    stages = (Collect(n=4), SFT(trl={"report_to": missing}))
+    with pytest.raises(ConfigError, match=f"^sft.trl.report_to is {missing}, which is not installed"):
+        check_inputs(Recipe(name="late", model="tiny", stages=stages), stages)
 
 
 def test_what_is_there_passes(tmp_path: Path) -> None:
