@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -58,7 +58,8 @@ def sentence(one: Mapping[str, Any]) -> str:
     higher, lower, mean = f"*{one['higher']}*", f"*{one['lower']}*", one["mean"]
     if one["verdict"] == "the other way round":
         (low, high), (higher, lower), mean = (-high, -low), (lower, higher), -mean
-    size = f"{100 * mean:.1f} points (95% {100 * low:.1f} to {100 * high:.1f})"
+    shown = _amount(one)
+    size = f"{shown(mean)} {_unit(one)} (95% {shown(low)} to {shown(high)})"
     if one["verdict"] == "not told apart":
         return f"{higher} and {lower} are not told apart: the difference is {size}."
     return f"{higher} is above {lower} by {size}, {one['verdict']}."
@@ -86,16 +87,26 @@ def _results(found: Mapping[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
 
 
 def _differences(found: Mapping[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
-    heads = ["difference, in points", "mean", "95% interval", *_seed_heads(found), ""]
+    heads = ["difference", "in", "mean", "95% interval", *_seed_heads(found), ""]
     rows: list[list[str]] = []
     for one in found["differences"]:
-        low, high = one["ci95"]
-        each = [" ".join(f"{100 * value:.1f}" for value in one["values"])] if len(found["seeds"]) > 1 else []
+        shown, (low, high) = _amount(one), one["ci95"]
+        each = [" ".join(map(shown, one["values"]))] if len(found["seeds"]) > 1 else []
         name = f"{one['higher']} - {one['lower']}"
         rows.append(
-            [name, f"{100 * one['mean']:.1f}", f"{100 * low:.1f} to {100 * high:.1f}", *each, f"**{one['verdict']}**"]
+            [name, _unit(one), shown(one["mean"]), f"{shown(low)} to {shown(high)}", *each, f"**{one['verdict']}**"]
         )
     return heads, rows
+
+
+def _amount(one: Mapping[str, Any]) -> Callable[[float], str]:
+    """How an amount of a difference is written: shares in points."""
+    return (lambda value: f"{100 * value:.1f}") if one["share"] else number
+
+
+def _unit(one: Mapping[str, Any]) -> str:
+    points = ["points"] if one["share"] else []
+    return " of ".join([*points, *([one["metric"]] if one["metric"] else [])])
 
 
 def _seed_heads(found: Mapping[str, Any]) -> list[str]:

@@ -6,10 +6,11 @@ An experiment file (`training/experiments/NAME.py`) holds one function, named li
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields
 
 from evals.result import EvalResult
+from evals.sample import Sample
 from tools.errors import ConfigError, nearest
 from tools.record import record
 from training.inputs import measured_taskset
@@ -17,6 +18,16 @@ from training.recipe import BASE, Evaluate, Recipe, Stage, trains
 
 NUMBERS = tuple(each.name for each in fields(EvalResult) if each.type in ("int", "float"))
 """What every evaluation counts, beside what its rubric does."""
+
+PER_EPISODE: Mapping[str, Callable[[Sample], float]] = {
+    "calls_per_task": lambda sample: sample.calls,
+    "used_tools": lambda sample: sample.calls > 0,
+    "truncated": lambda sample: sample.truncated,
+    "unanswered": lambda sample: not sample.answered,
+    "mean_turns": lambda sample: sample.turns,
+    "mean_tokens": lambda sample: sample.tokens,
+}
+"""Those of them that are means over episodes, so that they have intervals and can be compared, as the rubric's can."""
 
 
 @record
@@ -43,9 +54,9 @@ class Experiment:
     rows: tuple[Row, ...]
     metrics: tuple[str, ...] = ()
     """Columns beside the accuracy: fields of `EvalResult` and names of the rubric; `chance%` is `chance` in percent."""
-    differences: tuple[tuple[str, str], ...] = ()
-    """(label, label) of rows, the one that is claimed to be higher first, compared within each seed. In place of the
-    second, a metric of the first row: ("read", "chance")."""
+    differences: tuple[tuple[str, str] | tuple[str, str, str], ...] = ()
+    """(label, label) of rows, the one that is claimed to be higher first, compared within each seed; with the name of
+    a metric behind them by that instead. In place of the second, a metric of the first: ("read", "chance")."""
     curves: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     """Stage that trains -> names in its metrics.jsonl, shown over its steps."""
     limits: str = ""
@@ -65,15 +76,25 @@ class Experiment:
                 raise ConfigError(
                     f"the row {row.label!r} has stages={row.stages!r}", hint="a tuple of names: ('eval',)"
                 )
-        for higher, lower in self.differences:
-            if higher not in labels:
-                raise ConfigError(f"differences has {higher!r}, which is no row", hint=nearest(higher, labels))
-            known = [*labels, *self.metric_names]
-            if lower not in known or lower == higher:
-                raise ConfigError(
-                    f"differences has {lower!r} beside {higher!r}, which is no other row and no metric",
-                    hint=nearest(lower, known),
-                )
+        for one in self.differences:
+            self._check_difference(one, labels)
+
+    def _check_difference(self, one: Sequence[str], labels: Sequence[str]) -> None:
+        if isinstance(one, str) or not 2 <= len(one) <= 3:
+            raise ConfigError(f"differences has {one!r}", hint="(label, label) or (label, label, metric)")
+        higher, lower, *metric = one
+        if higher not in labels:
+            raise ConfigError(f"differences has {higher!r}, which is no row", hint=nearest(higher, labels))
+        comparable = [name for name in self.metric_names if name in PER_EPISODE or name not in NUMBERS]
+        known = [*labels, *([] if metric else comparable)]
+        if lower not in known or lower == higher:
+            raise ConfigError(
+                f"differences has {lower!r} beside {higher!r}, which is no other row and no metric of episodes",
+                hint=nearest(lower, known),
+            )
+        if metric and metric[0] not in comparable:
+            wrong = f"differences compares {metric[0]!r}, which is no metric of episodes"
+            raise ConfigError(wrong, hint=nearest(metric[0], comparable))
 
     @property
     def metric_names(self) -> tuple[str, ...]:

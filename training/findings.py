@@ -18,10 +18,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TypeAlias
 
-from evals.stats import student_t_quantile
+from evals.index import latest_entries, read_index
+from evals.run_folder import RunFolder
+from evals.stats import Estimate, estimate, student_t_quantile
 from tools.errors import ConfigError
 from tools.record import record
-from training.experiment import NUMBERS, Experiment, Row, behind
+from training.experiment import NUMBERS, PER_EPISODE, Experiment, Row, behind
 from training.files import DONE, read_json, read_metrics
 from training.recipe import GRPO, SFT, Recipe, Stage
 from training.run import VERSIONS
@@ -44,10 +46,10 @@ class Interval:
     """`seeds`, or `questions` where the seeds do not differ."""
 
 
-def over_seeds(spans: Sequence[Span], least: float = 0.0) -> Interval:
+def over_seeds(spans: Sequence[Span], bounds: tuple[float, float] = (0.0, 1.0)) -> Interval:
     """The mean of one value a seed with its interval; `spans` are the values with the intervals of their evaluations.
 
-    The interval is cut to [least, 1] where all values lie in it.
+    The interval is cut to `bounds` where all values lie in them.
 
     Worked by hand: 60%, 62% and 67% have mean 63% and sd sqrt((9 + 1 + 16) / 2) = 3.606 points; t(0.975, 2) is 4.303
     and 4.303 * 3.606 / sqrt(3) is 8.96 points.
@@ -65,13 +67,13 @@ def over_seeds(spans: Sequence[Span], least: float = 0.0) -> Interval:
         return Interval(mean=mean, low=low, high=high, over="questions")
     half = student_t_quantile(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
     low, high = mean - half, mean + half
-    if all(least <= value <= 1.0 for value in values):
-        low, high = max(least, low), min(1.0, high)
+    if all(bounds[0] <= value <= bounds[1] for value in values):
+        low, high = max(bounds[0], low), min(bounds[1], high)
     return Interval(mean=mean, low=low, high=high, over="seeds")
 
 
 def minus(one: Span, other: Span) -> Span:
-    """The difference of two measured shares.
+    """The difference of two measurements.
 
     >>> [round(x, 3) for x in minus((0.9, 0.85, 0.94), (0.5, 0.4, 0.6))]
     [0.4, 0.288, 0.508]
@@ -97,22 +99,6 @@ def verdict(found: Interval) -> str:
 def findings(experiment: Experiment, recipe: Recipe, runs: Mapping[int, Path], asked: Sequence[int]) -> dict[str, Any]:
     """All that is told of the finished runs, seed -> folder, as JSON values; `asked` are the seeds there should be."""
     spans = {row.label: [_measured(row, folder) for folder in runs.values()] for row in experiment.rows}
-    seen = {row.label: _metrics(row, experiment.metric_names, runs.values()) for row in experiment.rows}
-
-    def beside(higher: str, lower: str) -> list[Span]:
-        if lower in spans:
-            return spans[lower]
-        values = [value for value in seen[higher][lower] if value is not None]
-        if len(values) < len(runs):
-            raise ConfigError(f"{higher} has no {lower} in every run, and differences compares them")
-        return [(value, value, value) for value in values]
-
-    differences: list[dict[str, Any]] = []
-    for higher, lower in experiment.differences:
-        pairs = zip(spans[higher], beside(higher, lower), strict=True)
-        gaps = [minus(one, other) for one, other in pairs]
-        found = over_seeds(gaps, least=-1.0)
-        differences.append({"higher": higher, "lower": lower, **_told(gaps, found), "verdict": verdict(found)})
     versions: list[dict[str, Any]] = [read_json(folder / VERSIONS) or {} for folder in runs.values()]
     return {
         "title": experiment.title,
@@ -132,17 +118,32 @@ def findings(experiment: Experiment, recipe: Recipe, runs: Mapping[int, Path], a
                 "tasks": _counted(row, runs.values(), "n") // len(runs),
                 "errors": _counted(row, runs.values(), "errors"),
                 **_told(spans[row.label], over_seeds(spans[row.label])),
-                "metrics": seen[row.label],
+                "metrics": _metrics(row, experiment.metric_names, runs.values()),
             }
             for row in experiment.rows
         ],
-        "differences": differences,
+        "differences": [_difference(experiment, one, runs.values()) for one in experiment.differences],
         "budgets": [_budget(row, recipe, runs.values()) for row in experiment.rows],
         "curves": [_curves(recipe.stage(name), names, runs.values()) for name, names in experiment.curves.items()],
         "seconds": [read_json(folder / "report.json")["seconds"] for folder in runs.values()],
         "versions": _distinct([found.get("versions", {}) for found in versions]),
         "commits": sorted({str(found.get("commit")) for found in versions}),
     }
+
+
+def _difference(experiment: Experiment, asked: Sequence[str], runs: Collection[Path]) -> dict[str, Any]:
+    """Of two rows, (higher, lower) or (higher, lower, metric); or of a row and one of its own metrics."""
+    rows = {row.label: row for row in experiment.rows}
+    (higher, lower), metric = asked[:2], asked[2] if len(asked) > 2 else None
+    gaps: list[Span] = []
+    for folder in runs:
+        above = _measured(rows[higher], folder, metric)
+        below = _measured(rows[lower], folder, metric) if lower in rows else _measured(rows[higher], folder, lower)
+        gaps.append(minus(above, below))
+    share = metric is None or f"{metric}%" in experiment.metrics
+    found = over_seeds(gaps, (-1.0, 1.0) if share else (-math.inf, math.inf))
+    about = {"higher": higher, "lower": lower, "metric": metric, "share": share}
+    return {**about, **_told(gaps, found), "verdict": verdict(found)}
 
 
 def _told(spans: Sequence[Span], found: Interval) -> dict[str, Any]:
@@ -158,16 +159,35 @@ def _result(folder: Path, stage: str) -> dict[str, Any]:
     return read_json(folder / stage / DONE)["result"]
 
 
-def _measured(row: Row, folder: Path) -> Span:
-    """A row's accuracy in one run, with the interval of its evaluation."""
+def _measured(row: Row, folder: Path, metric: str | None = None) -> Span:
+    """A row's accuracy, or a metric, in one run, with the interval of its evaluation."""
     found: list[Span] = []
     for stage in row.stages:
         result = _result(folder, stage)
         if result["accuracy"] is None:
             raise ConfigError(f"{folder / stage} has no score: {result['first_error']}", hint="no episode was scored")
-        low, high = (result["accuracy"] if bound is None else bound for bound in result["ci95"])
-        found.append((result["accuracy"], low, high))
+        if metric is None:
+            mean, (low, high) = result["accuracy"], (_or_none(bound) for bound in result["ci95"])
+        else:
+            counted = _of_samples(folder / stage, metric)
+            mean, (low, high) = counted.mean, counted.ci95
+        found.append((mean, mean if math.isnan(low) else low, mean if math.isnan(high) else high))
     return mean_of(found)
+
+
+def _or_none(bound: float | None) -> float:
+    return math.nan if bound is None else bound
+
+
+def _of_samples(stage: Path, metric: str) -> Estimate:
+    """A metric over the questions of one evaluation."""
+    questions: dict[str, list[float]] = {}
+    for entry in latest_entries(read_index(RunFolder(stage))).values():
+        sample = entry.sample
+        if sample.scored:
+            value = PER_EPISODE[metric](sample) if metric in PER_EPISODE else sample.scores[metric]
+            questions.setdefault(sample.id, []).append(value)
+    return estimate(list(questions.values()))
 
 
 def _metrics(row: Row, names: Sequence[str], runs: Collection[Path]) -> dict[str, list[float | None]]:

@@ -12,19 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.cli import run as run_command
 from envs.log import read_log
 from tools.errors import ConfigError
 from tools.lock import held
 from training.__main__ import cli
-from training.claim_page import conclusion, sentence
 from training.experiment import check_fits
 from training.files import read_json, read_metrics, write_json
 from training.find import find_experiment, known_experiments
-from training.findings import minus, over_seeds, verdict
 from training.reproduce import recipe_of, reproduce
 
 WORLD = '''
@@ -117,7 +113,7 @@ def claim() -> Experiment:
             Row(label="on the way", stages=("eval-base", "eval-sft")),
         ),
         metrics=("chance%", "mean_tokens"),
-        differences=(("trained", "base"), ("trained", "chance")),
+        differences=(("trained", "base"), ("trained", "chance"), ("trained", "base", "mean_tokens")),
         curves={"grpo": ("reward", "no such metric"), "sft": ("loss",)},
     )
 '''
@@ -164,6 +160,12 @@ def test_the_page_says_what_the_report_of_each_seed_says(calm: Path) -> None:
     gaps = [a - b for a, b in zip(accuracy["grpo"], accuracy["base"], strict=True)]
     assert found["differences"][0]["values"] == pytest.approx(gaps)
     assert found["differences"][1]["values"] == pytest.approx([value - 0.25 for value in accuracy["grpo"]])
+    tokens = {
+        stage: [row["mean_tokens"] for r in reports for row in r["rows"] if row["stage"] == stage] for stage in accuracy
+    }
+    fewer = [a - b for a, b in zip(tokens["grpo"], tokens["base"], strict=True)]
+    assert found["differences"][2]["values"] == pytest.approx(fewer)
+    assert "trained - base | mean_tokens |" in page
     assert "$ training reproduce" in page and "**Claim.** More is more." in page and "Much." in page
     assert f"torch {reports[0]['versions']['torch']}" in page.replace("\n", " ")
 
@@ -339,6 +341,9 @@ def test_a_mistake_is_one_sentence_before_anything_runs(
         ("curves={'eval-base': ('reward',)}", "trains no such stage"),
         ("differences=(('a', 'b'),)", "differences has 'b'"),
         ("differences=(('a', 'a'),)", "differences has 'a'"),
+        ("differences=(('a', 'a', 'chance'),)", "differences has 'a'"),
+        ("differences=('ab',)", "differences has 'ab'"),
+        ("metrics=('tool_error_rate',), differences=(('a', 'tool_error_rate'),)", "no metric of episodes"),
         ("seeds=(0, 0)", "seed 0 is given twice"),
         ("rows=1 / 0", "ZeroDivisionError"),
         ("recipe='quikstart'", "there is no recipe 'quikstart'"),
@@ -348,7 +353,7 @@ def test_an_experiment_that_cannot_be_told_is_refused_before_anything_runs(
     claim: str, tmp_path: Path, fields: str, says: str
 ) -> None:
     source = Path(claim).with_name("broken.py")
-    given = dict(part.split("=", 1) for part in [fields])
+    given = dict([fields.split("=", 1)])  # a second field may follow in the value
     whole = {
         "title": "'t'",
         "claim": "'c'",
@@ -386,51 +391,6 @@ def test_an_evaluation_that_scored_nothing_is_no_result(calm: Path, claim: str, 
 def test_without_a_name_the_experiments_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(cli, ["reproduce"]) == 0
     assert "tool_or_not  A tool" in capsys.readouterr().out
-
-
-def test_students_interval_over_three_seeds_by_hand() -> None:
-    """0.80, 0.85, 0.90: sd = sqrt((0.05^2 + 0 + 0.05^2) / 2) = 0.05; 4.302653 * 0.05 / sqrt(3) = 0.124207."""
-    found = over_seeds([(0.80, 0.7, 0.9), (0.85, 0.7, 0.9), (0.90, 0.8, 1.0)])
-    assert found.mean == pytest.approx(0.85)
-    assert (found.low, found.high) == (pytest.approx(0.725793, abs=1e-6), pytest.approx(0.974207, abs=1e-6))
-    assert verdict(over_seeds([(value, -1, 1) for value in (0.02, 0.03, 0.04)], least=-1)) == "as claimed"
-    # half = 4.302653 * 0.02 / sqrt(3) = 0.049683 > 0.03
-    assert verdict(over_seeds([(value, -1, 1) for value in (0.01, 0.03, 0.05)], least=-1)) == "not told apart"
-
-
-SHARES = st.tuples(st.integers(0, 40), st.integers(0, 40)).map(lambda pair: tuple(count / 40 for count in pair))
-OTHER = {
-    "as claimed": "the other way round",
-    "the other way round": "as claimed",
-    "not told apart": "not told apart",
-}
-
-
-@given(st.lists(SHARES, min_size=1, max_size=5))
-def test_the_verdict_turns_round_when_the_numbers_are_swapped(pairs: list[tuple[float, float]]) -> None:
-    def measured(share: float) -> tuple[float, float, float]:
-        return share, max(0.0, share - 0.1), min(1.0, share + 0.05)
-
-    one = over_seeds([minus(measured(a), measured(b)) for a, b in pairs], least=-1.0)
-    other = over_seeds([minus(measured(b), measured(a)) for a, b in pairs], least=-1.0)
-    assert verdict(other) == OTHER[verdict(one)]
-    assert -1 - 1e-9 <= one.low <= one.mean <= one.high <= 1 + 1e-9
-    assert (other.low, other.high) == (pytest.approx(-one.high), pytest.approx(-one.low))
-    told = {"higher": "with", "lower": "without", "mean": one.mean, "ci95": [one.low, one.high]}
-    said = sentence({**told, "verdict": verdict(one)})
-    first, second = ("without", "with") if one.high < 0 else ("with", "without")
-    assert re.match(rf"\*{first}\* (is above|and) \*{second}\*", said)
-
-
-def test_the_conclusion_counts_the_verdicts() -> None:
-    def of(*verdicts: str) -> str:
-        return conclusion({"differences": [{"verdict": one} for one in verdicts], "seeds": [0, 1, 2]})
-
-    assert of("not told apart") == "The difference is not told apart."
-    assert of(*["as claimed"] * 3) == "All differences are as claimed."
-    assert of("the other way round", "as claimed", "as claimed") == (
-        "Of 3 differences, 2 are as claimed and 1 is the other way round."
-    )
 
 
 @pytest.mark.parametrize("name", known_experiments())
