@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_disk import run_on_small_disk
 
 from envs.log import read_log
 
@@ -78,16 +77,6 @@ def logged(out: Path) -> int:
     return (out / "samples.jsonl").read_bytes().count(b"\n") if (out / "samples.jsonl").exists() else 0
 
 
-def small_disk(most: int) -> Callable[[], None]:
-    """No file may grow beyond `most` bytes."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    return limit
-
-
 def said(out: Path) -> dict[tuple[str, int], tuple[str, int | None, int]]:
     """Answer, seed and tokens of every scored episode; each must be there once."""
     scored = [t for t in read_log(out / "samples.jsonl") if t.reward is not None]
@@ -113,16 +102,8 @@ def disturbed(tasks: Path, server: Serving, out: Path, chance: random.Random) ->
     while seen["killed"] < 20:
         before = logged(out)
         if seen["killed"] == 10 and not seen["full"]:
-            limit = small_disk((out / "samples.jsonl").stat().st_size + 2000)
-            environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-            full = subprocess.run(
-                command(tasks, server.url, out),
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                preexec_fn=limit,
-                env=environment,
-            )
+            most = (out / "samples.jsonl").stat().st_size + 2000
+            full = run_on_small_disk(command(tasks, server.url, out), most, ROOT)
             assert full.returncode == 2 and "cannot be written: File too large" in full.stderr, full.stderr
             seen["full"] = 1
             continue

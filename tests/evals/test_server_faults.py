@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
-import resource
-import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +17,7 @@ from typing import Any
 import pytest
 from answering import AnsweringServer, told
 from chat_server import Say
+from small_disk import run_on_small_disk
 
 from agent.chat import ChatSampler
 from agent.sampler import SamplingParams
@@ -263,20 +261,8 @@ def test_killed_twenty_times_every_sample_is_there_once_and_the_result_is_that_o
 def test_a_full_disk_ends_the_run_with_2_and_room_lets_it_go_on(tmp_path: Path) -> None:
     out = tmp_path / "full"
 
-    def small_disk() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
     with AnsweringServer() as server:
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-        full = subprocess.run(
-            command(tmp_path, server.url, out),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            preexec_fn=small_disk,
-            env=environment,
-        )
+        full = run_on_small_disk(command(tmp_path, server.url, out), 30_000, ROOT)
         assert full.returncode == 2, full.stderr
         assert "cannot be written: File too large" in full.stderr and "Traceback" not in full.stderr
         kept = (out / "samples.jsonl").read_bytes()
