@@ -154,6 +154,7 @@ def test_words_that_are_looked_up_have_the_ids_of_the_whole_text(family: str) ->
         "你好",
     ]
     pieces += ["🙂", "привет", "١٢", "12345", ".", "...", "//", "_", "x,", "(z", "<think>", "<|im_end|>", '{"a": 1}']
-    for _ in range(1000):
+    pieces += ["word", "Word", "WORD", "McCoy", "word.\n", "Words\n12\nx ", "7\n8\n", 'end)."', "2024,", "12a", "a12"]
+    for _ in range(2000):
         text = "".join(draw.choices(pieces, k=draw.randint(1, 40)))
         assert list(encode(text)) == backend.encode(text, add_special_tokens=False).ids

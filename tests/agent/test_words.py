@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.models import model_folder
 from agent.tiny import tiny_tokenizer
-from agent.words import by_words, cuts_before_spaces
+from agent.words import LEARNED, by_words, cuts_before_spaces
 
 PIECES = [
     *(
@@ -57,6 +57,14 @@ PIECES = [
 texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=30).map("".join)
 
 
+lines = st.lists(
+    st.sampled_from(["a", "word", "Word", "WORDS", "McCoy", "0", "573829", "2024", "x1", "1x"]), min_size=1
+)
+ends = st.sampled_from(["", "", ".", ",", "!?", ')."', "'s", "\n", "\n\n", ".\n", ";)", "-x", "\t", "é", "\u0301"])
+plain = st.lists(st.builds(lambda parts, end: "\n".join(parts) + end, lines, ends), max_size=12).map(" ".join)
+"""Words of the shapes that are cut without asking the tokenizer, and of shapes next to those."""
+
+
 @cache
 def sides(name: str) -> tuple[Any, Callable[[str], Sequence[int]]]:
     tokenizer = family_tokenizer(name) if name in FAMILIES else smollm2()
@@ -73,7 +81,7 @@ def smollm2() -> Any:
 
 @pytest.mark.parametrize("name", [*FAMILIES, "smollm2"])
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
-@given(some=st.lists(texts, min_size=1, max_size=4))
+@given(some=st.lists(texts | plain, min_size=1, max_size=4))
 def test_the_ids_are_those_of_the_whole_text_also_when_it_comes_again(name: str, some: list[str]) -> None:
     backend, encode = sides(name)
     for text in [*some, *some]:
@@ -109,6 +117,26 @@ def test_a_tokenizer_that_cuts_another_way_is_used_as_it_is() -> None:
         phrased.add_tokens([token])
         assert not cuts_before_spaces(phrased)
     assert not cuts_before_spaces(tiny_tokenizer().backend_tokenizer)
+
+
+def test_a_text_of_nothing_but_new_words_has_the_same_ids_when_many_are_known() -> None:
+    backend = family_tokenizer("llama3.1").backend_tokenizer
+    encode = by_words(backend)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    for start in range(0, LEARNED + 400, 100):
+        text = " ".join(letters[n % 26] + letters[n // 26 % 26] + letters[n // 676] for n in range(start, start + 100))
+        assert list(encode(text)) == backend.encode(text, add_special_tokens=False).ids
+
+
+def test_an_added_token_that_a_plain_word_may_hold_is_found_in_it() -> None:
+    from tokenizers import AddedToken, Tokenizer
+
+    backend = Tokenizer.from_str(family_tokenizer("qwen3").backend_tokenizer.to_str())
+    backend.add_tokens([AddedToken("ord", normalized=False)])
+    encode = by_words(backend)
+    for text in ("a word", "a word", "in order to"):
+        assert list(encode(text)) == backend.encode(text, add_special_tokens=False).ids
+        assert backend.token_to_id("ord") in encode(text)
 
 
 def test_the_ids_stay_the_same_when_words_are_forgotten() -> None:
