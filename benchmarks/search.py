@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,7 @@ def served(folder: Path, texts: Sequence[str]) -> list[Row]:
     replies = ReplyCache(folder / "replies.db", "record")
     asyncio.run(ask(Recorded(LocalProvider(index), replies)))
     started = time.perf_counter()
-    replaying = Recorded(LocalProvider(index), ReplyCache(folder / "replies.db", "replay"))
+    replaying = Recorded(LocalProvider(index), ReplyCache(replies.path, "replay"))
     opened = (time.perf_counter() - started) / len(texts)
     started = time.perf_counter()
     asyncio.run(ask(replaying))
@@ -254,13 +255,10 @@ def served(folder: Path, texts: Sequence[str]) -> list[Row]:
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     with httpx2.Client() as client:
+        post = partial(client.post, f"http://127.0.0.1:{port}/retrieve")
+        get = partial(client.get, f"http://127.0.0.1:{bare.server_port}/")
         asked = {"topk": K, "return_scores": True}
-        one, trip = in_turns(
-            lambda text: client.post(f"http://127.0.0.1:{port}/retrieve", json={"queries": [text], **asked}),
-            lambda _: client.get(f"http://127.0.0.1:{bare.server_port}/"),
-            texts,
-            repeats=1,
-        )
+        one, trip = in_turns(lambda text: post(json={"queries": [text], **asked}), lambda _: get(), texts, 1)
     server.should_exit = True
     thread.join(10)
     bare.shutdown()

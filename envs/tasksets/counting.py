@@ -8,6 +8,7 @@ from typing import Any, Literal
 from envs.rewards import correct
 from envs.rewards.choice import rubric_of
 from envs.rewards.visual import deepeyes_v2, reflections, vilasr
+from envs.rubric import Rubric
 from envs.scenes import shapes
 from envs.scenes.drawn import (
     Scene,
@@ -98,13 +99,7 @@ def counting(
         tools=lambda gallery: pens(gallery, view)[:1],
         view=view,
         about=ABOUT,
-        rubric=rubric_of(
-            correct(tagged, same_number),
-            tagged,
-            reward,
-            {"vilasr": vilasr(same_number), "deepeyes_v2": deepeyes_v2(same_number)},
-            reflections=reflections(),
-        ),
+        rubric=_rubric(reward),
     )
 
 
@@ -137,3 +132,8 @@ def _draw(rng: random.Random, dials: _Dials) -> Scene | None:
         calls=(("object_mapper", {"items": items}, f"I mark every {name}."),),
         info={"kind": "number"},
     )
+
+
+def _rubric(reward: str) -> Rubric:
+    paid = {"vilasr": vilasr(same_number), "deepeyes_v2": deepeyes_v2(same_number)}
+    return rubric_of(correct(tagged, same_number), tagged, reward, paid, reflections=reflections())

@@ -15,7 +15,7 @@ from envs.rewards import correct
 from envs.rewards.answers import final_text
 from envs.rewards.choice import rubric_of
 from envs.rewards.visual import Difficulty, rewardmap_detail, rewardmap_score, rewardmap_weight
-from envs.rubric import RewardFn
+from envs.rubric import RewardFn, Rubric
 from envs.scenes import transit
 from envs.scenes.drawn import (
     Asked,
@@ -109,12 +109,7 @@ def transit_map(
         tools=lambda gallery: pens(gallery, view),
         view=view,
         about=ABOUT,
-        rubric=rubric_of(
-            correct(tagged, is_right),
-            tagged,
-            reward,
-            {"rewardmap": rewardmap(), "rewardmap_code": rewardmap("code")},
-        ),
+        rubric=_rubric(reward),
     )
 
 
@@ -247,3 +242,8 @@ def _traced(network: Network, legs: list[routes.Leg], size: tuple[int, int], vie
         ]
         calls.append(("path_tracer", {"items": items}, f"I follow {leg.line} from {leg.start} to {leg.end}."))
     return tuple(calls)
+
+
+def _rubric(reward: str) -> Rubric:
+    paid = {"rewardmap": rewardmap(), "rewardmap_code": rewardmap("code")}
+    return rubric_of(correct(tagged, is_right), tagged, reward, paid)
