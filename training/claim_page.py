@@ -41,7 +41,10 @@ def conclusion(found: Mapping[str, Any]) -> str:
     verdicts = [one["verdict"] for one in found["differences"]]
     if not verdicts:
         return "Measured as it stands; nothing is compared."
-    if len(set(verdicts)) == 1:
+    if set(verdicts) == {"not told apart"}:
+        which = {1: "The difference is not", 2: "Neither difference is"}.get(len(verdicts), "No difference is")
+        said = f"{which} told apart."
+    elif len(set(verdicts)) == 1:
         which = {1: "The difference is", 2: "Both differences are"}.get(len(verdicts), "All differences are")
         said = f"{which} {verdicts[0]}."
     else:
@@ -151,7 +154,7 @@ def _budgets(found: Mapping[str, Any]) -> list[str]:
     heads = ("trained since the base", "stages", "SFT rows", "GRPO episodes", "tokens", "time")
     rows = [
         [
-            ", ".join(labels),
+            " / ".join(labels),
             key or "none",
             f"{round(facts[key]['sft_rows']):,}",
             f"{round(facts[key]['episodes']):,}",

@@ -96,10 +96,22 @@ def closing_words(recipe: Recipe, out: Path) -> str:
 
 
 def best_model(recipe: Recipe) -> str | None:
-    """The stage whose model the run was for: the last GRPO, else the last that trained."""
-    trained = [stage for stage in recipe.stages if trains(stage)]
-    rl = [stage for stage in trained if isinstance(stage, GRPO)]
-    return (rl or trained)[-1].name if trained else None
+    """The stage whose model the run was for: the last that goes on from the first GRPO, as controls are trained beside
+    it; without GRPO the last that trained.
+
+    >>> from training.recipe import GRPO, SFT
+    >>> sft, grpo = SFT(data="gold"), GRPO(start="sft")
+    >>> best_model(Recipe(name="r", stages=(sft, grpo, GRPO(name="on", start="grpo"), GRPO(name="control"))))
+    'on'
+    """
+    trained = [stage for stage in recipe.stages if isinstance(stage, SFT | GRPO)]
+    best = next((stage.name for stage in trained if isinstance(stage, GRPO)), None)
+    if best is None:
+        return trained[-1].name if trained else None
+    for stage in trained:
+        if stage.start == best:
+            best = stage.name
+    return best
 
 
 def _tools_of(recipe: Recipe) -> str:

@@ -58,6 +58,7 @@ def test_the_conclusion_counts_the_verdicts() -> None:
         return conclusion({"differences": [{"verdict": one} for one in verdicts], "seeds": [0, 1, 2]})
 
     assert of("not told apart") == "The difference is not told apart."
+    assert of("not told apart", "not told apart") == "Neither difference is told apart."
     assert of(*["as claimed"] * 3) == "All differences are as claimed."
     assert of("the other way round", "as claimed", "as claimed") == (
         "Of 3 differences, 2 are as claimed and 1 is the other way round."
