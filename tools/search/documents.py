@@ -20,6 +20,10 @@ _STOP = frozenset(
     )
 )
 MAX_WORDS = 64
+_UNSPACED = re.compile(  # Han and kana
+    "([\u3005\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff]+)"
+)
 
 
 @record
@@ -78,7 +82,31 @@ def telling_words(text: str) -> list[str]:
     (['capital', 'france'], ['who', 'is'])
     """
     composed = unicodedata.normalize("NFC", text)  # else an accent written apart would end a word
-    words = list(dict.fromkeys(word.lower() for word in re.findall(r"[^\W_]+", composed)))[:MAX_WORDS]
+    parts = (part for word in re.findall(r"[^\W_]+", composed.lower()) for part in _UNSPACED.split(word) if part)
+    words = list(dict.fromkeys(word for part in parts for word in _looked_for(part)))[:MAX_WORDS]
     if not words:
         raise SearchFailed("refused", "the query holds no words")
     return [word for word in words if word not in _STOP] or words
+
+
+def _looked_for(part: str) -> list[str]:
+    return _pairs(part) or [part] if _UNSPACED.match(part) else [part]
+
+
+def _pairs(run: str) -> list[str]:
+    return [run[at : at + 2] for at in range(len(run) - 1)]
+
+
+def spaced(text: str) -> str:
+    """The text as it is indexed, for scripts without spaces between words: Chinese, Japanese.
+
+    Each run of theirs becomes its characters and its pairs of neighbours, as in Lucene's CJKBigramFilter with unigrams;
+    `telling_words` looks for the pairs, and for a character that stands alone.
+
+    >>> spaced("in 東京都"), telling_words("東京都?")
+    ('in  東 京 都 東京 京都 ', ['東京', '京都'])
+    """
+    if text.isascii():
+        return text
+    composed = unicodedata.normalize("NFC", text)
+    return _UNSPACED.sub(lambda run: f" {' '.join([*run[0], *_pairs(run[0])])} ", composed)

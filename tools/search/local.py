@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, final
 
 from tools.errors import ConfigError
-from tools.search.documents import Document, SearchIndex, telling_words
+from tools.search.documents import Document, SearchIndex, spaced, telling_words
 from tools.search.encoders import TextEncoder, Vectors
 from tools.search.extract import printable
 from tools.search.hit import Hit, Kind, Page, Query, SearchFailed
@@ -108,7 +108,10 @@ def _add(db: sqlite3.Connection, batch: Sequence[Document], before: int) -> None
     try:
         with db:
             db.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", rows)
-            db.executemany("INSERT INTO words(rowid, title, text) VALUES (?, ?, ?)", [(r[0], r[2], r[3]) for r in rows])
+            db.executemany(
+                "INSERT INTO words(rowid, title, text) VALUES (?, ?, ?)",
+                [(r[0], spaced(r[2]), spaced(r[3])) for r in rows],
+            )
     except sqlite3.IntegrityError as error:
         taken = {doc.id for doc in batch if db.execute("SELECT 1 FROM documents WHERE id = ?", (doc.id,)).fetchone()}
         seen: set[str] = set()

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, final
 from tools.content import BlobStore, Image
 from tools.errors import ConfigError
 from tools.record import record
-from tools.search.documents import telling_words
+from tools.search.documents import spaced, telling_words
 from tools.search.encoders import PictureEncoder, Vectors, picture_encoder, require_encoder
 from tools.search.hit import Hit, Kind, Query, SearchFailed
 from tools.tool import in_thread
@@ -156,7 +156,7 @@ def _add(db: sqlite3.Connection, row: tuple[Any, ...]) -> None:
         db.execute("INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     except sqlite3.IntegrityError as error:
         raise ConfigError(f"two pictures have the id {id!r}", hint="an id names one picture") from error
-    db.execute("INSERT INTO words(rowid, title) VALUES (?, ?)", (number, title))
+    db.execute("INSERT INTO words(rowid, title) VALUES (?, ?)", (number, spaced(title)))
 
 
 @final

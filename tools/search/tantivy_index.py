@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, final
 
 from tools.errors import ConfigError
-from tools.search.documents import Document, telling_words
+from tools.search.documents import Document, spaced, telling_words
 from tools.search.extract import printable
 from tools.search.hit import Hit, SearchFailed
 
-VERSION = 1
+VERSION = 2
 SUFFIX = ".tantivy"
 _FACTS = "toolweave.json"
 _BATCH = 5000
@@ -40,6 +40,7 @@ def build_tantivy(
     schema.add_text_field("id", stored=True, tokenizer_name="raw")
     for name in ("title", "text"):
         schema.add_text_field(name, stored=True, tokenizer_name="en_stem")
+    schema.add_bytes_field("original", stored=True)
     schema.add_text_field("rest", stored=True, tokenizer_name="raw", index_option="basic")
     writer = tantivy.Index(schema.build(), path=str(partial)).writer(_HEAP, 1)
     seen: set[str] = set()
@@ -47,10 +48,7 @@ def build_tantivy(
         if document.id in seen:
             raise ConfigError(f"two documents have the id {document.id!r}", hint="an id names one document")
         seen.add(document.id)
-        rest = json.dumps([document.url, dict(document.info)])
-        writer.add_document(
-            tantivy.Document(id=document.id, title=printable(document.title), text=printable(document.text), rest=rest)
-        )
+        writer.add_document(tantivy.Document(**_fields_of(document)))
         if number % _BATCH == 0 and on_progress is not None:
             on_progress(number)
     if not seen:
@@ -127,10 +125,11 @@ class TantivyIndex:
         one = stored.get_first
         id = one("id")
         url, info = _rest(one("rest"))
+        title, text = _shown(stored)
         return Hit(
-            title=one("title"),
+            title=title,
             url=url or f"doc:{id}",
-            snippet=one("text"),
+            snippet=text,
             source=self._name,
             score=score,
             info={**info, "id": id},
@@ -139,7 +138,26 @@ class TantivyIndex:
     def _document(self, stored: Any) -> Document:
         one = stored.get_first
         url, info = _rest(one("rest"))
-        return Document(id=one("id"), title=one("title"), text=one("text"), url=url, info=info)
+        title, text = _shown(stored)
+        return Document(id=one("id"), title=title, text=text, url=url, info=info)
+
+
+def _fields_of(document: Document) -> dict[str, Any]:
+    """What is indexed and kept of a document; title and text are kept beside it where they are indexed otherwise."""
+    original = printable(document.title), printable(document.text)
+    title, text = map(spaced, original)
+    rest = json.dumps([document.url, dict(document.info)])
+    kept = {} if (title, text) == original else {"original": json.dumps(original).encode()}
+    return {"id": document.id, "title": title, "text": text, "rest": rest, **kept}
+
+
+def _shown(stored: Any) -> tuple[str, str]:
+    """Title and text of a document."""
+    original = stored.get_first("original")
+    if original is None:
+        return stored.get_first("title"), stored.get_first("text")
+    title, text = json.loads(bytes(original))
+    return title, text
 
 
 @lru_cache(10_000)

@@ -79,6 +79,33 @@ def test_a_query_finds_what_is_spelt_with_the_same_letters_however_they_are_put_
         index.search("__ _", 3)
 
 
+@pytest.mark.parametrize("suffix", [".index", ".tantivy"])
+def test_scripts_without_spaces_are_searched_by_pairs_of_characters(suffix: str, tmp_path: Path) -> None:
+    if suffix == ".tantivy":
+        pytest.importorskip("tantivy", reason="needs the extra `search`")
+    cities = {
+        "tokyo": ("東京", "東京都は日本の首都です。"),
+        "kyoto": ("京都", "千年のあいだ都であった。"),
+        "beijing": ("北京", "北京是中华人民共和国的首都。"),
+        "phone": ("手机", "一部iPhone手机。"),
+        "elbe": ("Elbe", "A river."),
+    }
+    documents = [Document(id=id, title=title, text=text) for id, (title, text) in cities.items()]
+    build_index(documents, tmp_path / f"cities{suffix}", source="test")
+    index = open_index(tmp_path / f"cities{suffix}")
+
+    def found(query: str) -> list[str]:
+        return [hit.info["id"] for hit in index.search(query, 3)]
+
+    assert found("日本の首都")[0] == "tokyo" and found("中华人民共和国")[0] == "beijing"
+    assert found("京都とは何か")[0] == "kyoto", "by its title; 東京都 holds those two characters as well"
+    assert found("都") and set(found("都")) == {"tokyo", "kyoto", "beijing"}
+    assert found("iphone 手机") == ["phone"] and found("iPhone") == ["phone"] and found("River") == ["elbe"]
+    assert found("大阪") == []
+    assert index.get("tokyo") == documents[0] and index.search("東京", 1)[0].snippet == "東京都は日本の首都です。"
+    index.check()
+
+
 SHARED: list[LocalIndex] = []
 
 
