@@ -16,14 +16,13 @@ from typing import Any
 
 import pytest
 import torch
+from measured import accuracy_of
 from safetensors.torch import load_file
 
 from agent import Limits, SamplingParams, ScriptedSampler, rollout
-from agent.models import sampler_for
 from envs import Rubric, Taskset, Trajectory, assistant
 from envs.find import find_taskset
 from envs.log import TrajectoryLog
-from evals import evaluate
 from tools.errors import ConfigError
 from training.batch import Row
 from training.grpo import grpo
@@ -83,19 +82,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def accuracy(model: Path, out: Path) -> float:
-    sampler = sampler_for(str(model), dialect=DIALECT, threads=1)
-    result = evaluate(
-        sums("test", 100),
-        sampler,
-        out=out,
-        params=PARAMS,
-        limits=LIMITS,
-        concurrency=50,
-        progress=False,
-        report_episodes=0,
-    )
-    assert result.n == 100 and result.errors == 0
-    return result.accuracy
+    return accuracy_of(model, sums("test", 100), out, params=PARAMS, limits=LIMITS, dialect=DIALECT)
 
 
 def trained(started: Path, folder: Path, rubric: Rubric | None = None, **settings: Any) -> Path:

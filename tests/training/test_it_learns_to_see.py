@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from measured import accuracy_of
 
 from agent import Limits, SamplingParams, ScriptedSampler, rollout
-from agent.models import model_folder, sampler_for
+from agent.models import model_folder
 from envs import Taskset, Trajectory
 from envs.find import find_taskset
 from envs.log import TrajectoryLog
-from evals import evaluate
 from tools import Image
 from training.batch import Row, collate
 from training.grpo import grpo
@@ -102,19 +102,7 @@ def reinforced(start: Path, folder: Path) -> Path:
 
 
 def accuracy(model: Path, out: Path) -> float:
-    sampler = sampler_for(str(model), dialect="hermes", threads=1)
-    result = evaluate(
-        world(n=200, seed=99),
-        sampler,
-        out=out,
-        params=PARAMS,
-        limits=LIMITS,
-        concurrency=50,
-        progress=False,
-        report_episodes=0,
-    )
-    assert result.n == 200 and result.errors == 0
-    return result.accuracy
+    return accuracy_of(model, world(n=200, seed=99), out, params=PARAMS, limits=LIMITS)
 
 
 @pytest.fixture(scope="module")
