@@ -4,7 +4,7 @@ Byte-level BPE cuts a text into pieces and encodes each by itself. In the patter
 gpt-oss, GPT-2 and SmolLM2 cut, a space can only open a piece or stand among nothing but white space. So a space behind
 a visible character always opens one: text may be cut there beforehand, and the ids are those of the whole.
 
-Cutting takes a tokenizer ten times as long as encoding the pieces. A new word of a plain shape (`word`, `Word`, `WORD`
+Cutting takes a tokenizer more time than encoding the pieces. A new word of a plain shape (`word`, `Word`, `WORD`
 or digits; several with one newline between; marks at the end) is cut here: all the patterns cut it alike but for its
 digits, of which the tokenizer is asked once how many it takes together.
 """
@@ -125,13 +125,15 @@ def _speller(backend: Any) -> Callable[[str], tuple[int, ...] | None]:
     samples = [("Ab", '.)"'), ("AB", "\n"), ("12345678", ""), ("Ab\n1234\nAb", "\n"), ("12\n34\nab", ")")]
     if held or any(cut(f" {word}{end}") != pieces(word, end) for word, end in samples):
         return lambda word: None
-    model = backend.model
+    tokenize = backend.model.tokenize
 
     @lru_cache(maxsize=1 << 12)
     def ids_of(piece: str) -> tuple[int, ...]:
-        return tuple([token.id for token in model.tokenize(piece)])
+        return tuple([token.id for token in tokenize(piece)])
 
     def spell(word: str) -> tuple[int, ...] | None:
+        if word.isalpha() and word.islower() and word.isascii():
+            return tuple([token.id for token in tokenize("Ġ" + word)])
         plain = _PLAIN.fullmatch(word)
         return tuple(chain.from_iterable(map(ids_of, pieces(plain[1], plain[2])))) if plain else None
 
