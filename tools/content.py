@@ -110,6 +110,12 @@ class BlobStore:
         for suffix in _SUFFIX.values():
             (self.root / (sha256 + suffix)).unlink(missing_ok=True)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._memory.clear()
+        for path in () if self.root is None or not self.root.is_dir() else self.root.iterdir():
+            path.unlink(missing_ok=True)
+
     def __contains__(self, image: Image) -> bool:
         return image.sha256 in self._memory if self.root is None else self._path(image).exists()
 

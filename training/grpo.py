@@ -93,6 +93,7 @@ def _train(
     stage: GRPO, run: StageRun, trainer: ToolGRPOTrainer, tokenizer: Any, progress: Progress, checkpoint: Path | None
 ) -> tuple[HeldOutScores | None, int | None]:
     """Run the steps with all that listens to them; the held-out scores, and the step whose weights were put back."""
+    from training.budget import TokenBudget
     from training.held_out import HeldOutScores
     from training.live import LiveTable
     from training.served import ServedWeights
@@ -106,6 +107,8 @@ def _train(
             tasks = held_out_taskset(run.recipe, stage)
             held_out = HeldOutScores(stage.held_out, tasks, trainer, run.folder, progress.done)
             trainer.add_callback(held_out)
+        if stage.max_tokens is not None:
+            trainer.add_callback(TokenBudget(stage.max_tokens))
         if trainer.accelerator.is_main_process:
             trainer.add_callback(Reporter(run.folder, progress, shows=("reward", "episodes/calls")))
             trainer.add_callback(LiveTable(progress.say))

@@ -200,11 +200,12 @@ class ToolGRPOTrainer(GRPOTrainer):
         usable = sum(outcome.left_out is None or self._is_dropped(outcome) for outcome in outcomes)
         trained = sum(outcome.trained for outcome in outcomes)
         tokens = sum(sum(row.mask) for row in rows)
-        self.state.num_input_tokens_seen += sum(len(row.prompt) + len(row.completion) for row in rows)
+        played = sum(len(row.prompt) + len(row.completion) for row in rows)
         if self._idle_rows_are_idle():
             rows = [row for row in rows if not row.is_idle]
-        here = torch.tensor([[len(rows), usable, trained, tokens]], device=self.accelerator.device)
+        here = torch.tensor([[len(rows), usable, trained, tokens, played]], device=self.accelerator.device)
         ranks: Any = self.accelerator.gather(here)
+        self.state.num_input_tokens_seen += int(ranks[:, 4].sum())
         if int(ranks[:, 1].sum()) == 0:  # a step without any is a fault; one that the settings drop is a lost step
             raise _nothing_to_learn_from(self.state.global_step, outcomes)
         size = size_for(int(ranks[:, 0].max()), chunks=micro_batches(self.args))

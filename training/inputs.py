@@ -14,6 +14,7 @@ from envs.log import read_log
 from envs.task import Taskset
 from tools.errors import ConfigError
 from training.collect import stage_taskset
+from training.gold import GoldTasks
 from training.messages import holds_messages, read_messages
 from training.recipe import BASE, GOLD, GRPO, SFT, Collect, Evaluate, Recipe, Stage, is_path
 from training.selection import filters_of
@@ -47,7 +48,7 @@ def check_inputs(recipe: Recipe, stages: Sequence[Stage]) -> None:
             measured_taskset(recipe, stage, taskset_for(recipe.arguments(stage)))
         elif isinstance(stage, SFT):
             if stage.data == GOLD:
-                gold_taskset(recipe, stage, taskset_for(recipe.arguments(stage)))
+                check_gold(recipe, stage, taskset_for(recipe.arguments(stage)))
         else:
             trained[stage.name] = stage_taskset(recipe, stage, taskset_for(recipe.arguments(stage)))
         if isinstance(stage, GRPO) and stage.held_out.every:
@@ -75,16 +76,23 @@ def measured_taskset(recipe: Recipe, stage: Evaluate, found: Taskset | None = No
     return taskset if stage.tools else hide_tools(taskset)
 
 
-def gold_taskset(recipe: Recipe, stage: SFT, found: Taskset | None = None) -> Taskset:
-    """The tasks of a stage that learns from gold: one for each row of each step. Raises `ConfigError` for fewer."""
-    taskset = found or find_taskset(recipe.taskset, recipe.arguments(stage))
+def gold_tasks(recipe: Recipe, stage: SFT) -> GoldTasks:
+    """The tasks of a stage that learns from gold: one for each row of each step."""
+    return GoldTasks(recipe.taskset, recipe.arguments(stage))
+
+
+def check_gold(recipe: Recipe, stage: SFT, found: Taskset) -> None:
+    """Raise `ConfigError` where a taskset has fewer tasks than the stage has rows, and takes no seed to have others."""
     rows = stage.steps * stage.batch_size
-    if len(taskset.tasks) < rows:
+    if len(found.tasks) >= rows:
+        return
+    try:
+        gold_tasks(recipe, stage).taskset(1)
+    except ConfigError as error:
         raise ConfigError(
-            f"{stage.name} trains on {rows} rows, and {taskset.name} has {len(taskset.tasks)} tasks",
+            f"{stage.name} trains on {rows} rows, and {found.name} has {len(found.tasks)} tasks and no seed for others",
             hint=f"{stage.name}.taskset_args={{n: {rows}}}, or fewer steps",
-        )
-    return taskset.take(rows)
+        ) from error
 
 
 def held_out_arguments(recipe: Recipe, stage: GRPO) -> dict[str, Any]:

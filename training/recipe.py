@@ -89,6 +89,11 @@ class SFT:
     """Optimiser steps."""
     batch_size: int = 8
     """Rows per step."""
+    max_tokens: int | None = None
+    """The stage ends, before its last step, once it has trained on so many tokens, prompts and pictures among them."""
+    until_accuracy: float | None = None
+    """The stage ends, before its last step, once this share of the tokens was predicted right, in the mean of the last
+    20 steps: what a curriculum goes on by."""
     micro_batch_size: int | None = None
     """Rows per forward pass; smaller needs less memory. None: the whole batch at once."""
     lr: float = 3e-4
@@ -108,7 +113,9 @@ class SFT:
     """Of a model that sees: train its language model alone; what makes features of pixels stays as it is."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "steps", "batch_size", "checkpoint_every")
+        _at_least(self, 1, "steps", "batch_size", "checkpoint_every", "max_tokens")
+        if self.until_accuracy is not None and not 0 < self.until_accuracy <= 1:
+            raise ConfigError(f"{self.name}.until_accuracy is {self.until_accuracy}; it must be above 0 and at most 1")
         if self.packing and self.max_length is None:
             raise ConfigError(f"{self.name}.packing needs a max_length to pack to")
         if self.data == GOLD and self.packing:
@@ -148,6 +155,8 @@ class GRPO:
     """Whose weights to start from: `base`, or an earlier stage."""
     steps: int = 20
     """Optimiser steps; each has fresh episodes."""
+    max_tokens: int | None = None
+    """The stage ends, before its last step, once it has trained on so many tokens, prompts and pictures among them."""
     tasks_per_step: int = 4
     group_size: int = 8
     """Attempts per task and step; advantages compare them."""
@@ -202,7 +211,7 @@ class GRPO:
     """Passed to TRL's `GRPOConfig` as it is; wins over everything above."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "steps", "tasks_per_step", "checkpoint_every", "concurrency")
+        _at_least(self, 1, "steps", "tasks_per_step", "checkpoint_every", "concurrency", "max_tokens")
         _at_least(self, 0, "warmup", "skip")
         _at_least(self, 2, "group_size")
         _positive(self, "lr")
@@ -260,6 +269,10 @@ class Recipe:
     """How the weights of a model that only plays are held (`bfloat16`, `auto`); None is float32."""
     device: str | None = None
     """Where such a model runs (`cuda:1`); None is the CPU."""
+    keep_as: str | None = None
+    """A name under which the model of the last stage that trains is kept in the user's cache, for `--model`."""
+    memory_gb: float = 0.0
+    """Gigabytes that must be free when the run begins."""
 
     @property
     def local(self) -> dict[str, Any]:
@@ -275,6 +288,8 @@ class Recipe:
                 raise ConfigError(f"two stages of recipe {self.name} are named {stage.name!r}")
             _check_references(stage, seen)
             seen[stage.name] = stage
+        if self.keep_as is not None and not any(map(trains, self.stages)):
+            raise ConfigError(f"recipe {self.name} has nothing to keep as {self.keep_as}: no stage of it trains")
 
     def stage(self, name: str) -> Any:
         """The stage of that name. Raises `ConfigError` with the nearest ones."""
@@ -352,8 +367,9 @@ def title_of(recipe: Recipe) -> str:
 
 def _at_least(stage: Stage, least: int, *names: str) -> None:
     for name in names:
-        if getattr(stage, name) < least:
-            raise ConfigError(f"{stage.name}.{name} is {getattr(stage, name)}; it must be at least {least}")
+        value: float | None = getattr(stage, name)
+        if value is not None and value < least:
+            raise ConfigError(f"{stage.name}.{name} is {value}; it must be at least {least}")
 
 
 def _positive(stage: Stage, *names: str) -> None:

@@ -38,14 +38,16 @@ from agent.models import load_model, save_dialect
 from agent.renderer import Renderer
 from agent.vision import Vision, copy_eyes, vision_of
 from envs.log import blobs_beside, read_log
+from envs.scenes.drawn import passing_store
 from envs.seed import derive_seed
 from envs.trajectory import PlacedImage, TokenSequence, Trajectory
 from tools.errors import ConfigError, nearest
 from tools.record import record
 from training.audit import problem_with_images
+from training.budget import GoodEnough, TokenBudget
 from training.files import MODEL, append_metrics, last_checkpoint, publish, rewind_metrics
 from training.fresh import TASK, fresh_rows
-from training.inputs import gold_taskset
+from training.inputs import gold_tasks
 from training.launch import world
 from training.lora import ADAPTER, merged
 from training.messages import holds_messages, read_messages
@@ -74,15 +76,14 @@ def sft(stage: SFT, run: StageRun, data: Path | None) -> dict[str, Any]:
     checkpoint on. Leaves `run.folder/model`.
     """
     model, tokenizer = load_model(run.start)
-    taskset = gold_taskset(run.recipe, stage) if data is None else None
-    blobs = blobs_beside(data) if data is not None else taskset and taskset.blobs
+    blobs = passing_store() if data is None else blobs_beside(data)
     vision = vision_of(run.start, tokenizer, blobs)
     renderer = Renderer(tokenizer, dialect_named(run.dialect), vision=vision)
     prepare(model, vision, stage)
-    if taskset is not None:
-        dataset, facts = fresh_rows(taskset, renderer), {"rows": len(taskset.tasks)}
+    if data is None:
+        facts: dict[str, Any] = {"rows": stage.steps * stage.batch_size}
+        dataset = fresh_rows(gold_tasks(run.recipe, stage), facts["rows"], renderer, blobs)
     else:
-        assert data is not None
         dataset, facts = logged_rows(stage, run, renderer, data)
     with without_peft_warnings():
         trainer = RowTrainer(
@@ -100,6 +101,10 @@ def sft(stage: SFT, run: StageRun, data: Path | None) -> dict[str, Any]:
     with Progress(stage.name, stage.steps, done=before, unit="steps") as progress, no_progress_bars():
         if trainer.accelerator.is_main_process:
             trainer.add_callback(Reporter(run.folder, progress))
+        if stage.max_tokens is not None:
+            trainer.add_callback(TokenBudget(stage.max_tokens))
+        if stage.until_accuracy is not None:
+            trainer.add_callback(GoodEnough(stage.until_accuracy))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     leave_model(trainer, tokenizer, run)
     return facts
@@ -325,7 +330,8 @@ class RowTrainer(SFTTrainer):
         losses, right = token_losses(model, inputs["input_ids"], inputs["labels"], **places)
         self._metrics["train"]["mean_token_accuracy"].append(right.float().mean().item())
         seen = inputs.get("attention_mask")  # packed rows have none: nothing in them is padding
-        self.state.num_input_tokens_seen += int(inputs["input_ids"].numel() if seen is None else seen.sum())
+        count = torch.tensor(inputs["input_ids"].numel()) if seen is None else seen.sum()
+        self.state.num_input_tokens_seen += int(self.accelerator.gather(count).sum())
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
         return losses.sum() / (max(1, len(losses)) if num_items_in_batch is None else num_items_in_batch)
 

@@ -16,9 +16,11 @@ from agent.tiny_vlm import tiny_vlm
 from agent.vision import vision_of
 from envs.find import find_taskset
 from tools import ConfigError
+from tools.content import BlobStore
 from training import fresh
 from training.files import MODEL, read_metrics
 from training.fresh import fresh_rows
+from training.gold import GoldTasks
 from training.recipe import SFT, Recipe, StageRun
 from training.run import run
 from training.sft import dataset_of, rows_of, sft
@@ -34,7 +36,7 @@ def test_the_rows_are_those_of_the_gold_episodes_in_any_order_they_are_read() ->
     renderer = Renderer(tokenizer, dialect_named("hermes"))
     played = [rollout_sync(taskset.env(task), ScriptedSampler()) for task in taskset.tasks]
     logged = dataset_of(rows_of(played, renderer)[0])
-    made = fresh_rows(taskset, renderer)
+    made = fresh_rows(GoldTasks("toy_arithmetic", {"n": 8}), 8, renderer, BlobStore())
     for order in ([0, 1, 2, 3], [7, 4], [4, 4]):
         found = made[order]
         assert found["input_ids"] == [logged[index]["input_ids"] for index in order]
@@ -63,21 +65,34 @@ def test_pictures_are_drawn_when_their_turn_comes_and_the_old_ones_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fresh, "KEPT", 6)
-    taskset = find_taskset("sight", {"n": 24, "skills": "colour,where", "on_photos": 0})
-    model = tiny_vlm(tmp_path / "base")
+    tasks = GoldTasks("sight", {"n": 24, "skills": "colour,where", "on_photos": 0})
+    model, blobs = tiny_vlm(tmp_path / "base"), BlobStore(tmp_path / "pictures")
     _, tokenizer = load_model(str(model))
-    renderer = Renderer(tokenizer, dialect_named("hermes"), vision=vision_of(str(model), tokenizer, taskset.blobs))
-    assert taskset.blobs is not None and taskset.blobs.root is not None
-    made = fresh_rows(taskset, renderer)
-    assert len(made) == 24 and not list(taskset.blobs.root.iterdir())
+    renderer = Renderer(tokenizer, dialect_named("hermes"), vision=vision_of(str(model), tokenizer, blobs))
+    made = fresh_rows(tasks, 24, renderer, blobs)
+    assert len(made) == 24 and not (tmp_path / "pictures").exists()
     for start in range(0, 24, 4):
         assert all(pictures != "[]" for pictures in made[list(range(start, start + 4))]["pictures"])
-    assert len(list(taskset.blobs.root.iterdir())) == 6
+    assert len(list((tmp_path / "pictures").iterdir())) == 6
+
+
+def test_when_the_tasks_are_used_up_those_of_the_next_seed_follow() -> None:
+    asked = {"skills": "colour", "on_photos": 0, "seed": 5}
+    tasks = GoldTasks("sight", {**asked, "n": 4})
+    rows = [tasks.taskset(number).tasks[index].info for number, index in map(tasks.of, range(10))]
+    following = [find_taskset("sight", {**asked, "n": 4, "seed": seed}).tasks for seed in (5, 6, 7)]
+    assert rows == [task.info for taskset in following for task in taskset][:10]
 
 
 def test_what_cannot_be_played_is_said_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="trains on 40 rows, and toy_arithmetic has 8"):
-        run(recipe_of(SFT(data="gold", steps=10, batch_size=4), taskset_args={"n": 8}), tmp_path / "few")
+    source = tmp_path / "seedless.py"
+    source.write_text(
+        "from envs.tasksets.arithmetic import toy_arithmetic\n"
+        "def seedless(n: int = 8):\n"
+        "    return toy_arithmetic(n=n)\n"
+    )
+    with pytest.raises(ConfigError, match="trains on 40 rows, and toy_arithmetic has 8 tasks and no seed"):
+        run(recipe_of(SFT(data="gold", steps=10, batch_size=4), taskset=f"{source}:seedless"), tmp_path / "few")
     assert not (tmp_path / "few").exists()
     with pytest.raises(ConfigError, match="not packed"):
         SFT(data="gold", packing=True)
