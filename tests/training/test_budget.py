@@ -1,0 +1,58 @@
+"""Stages that end before their last step: by tokens trained on, and by what is predicted right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent import Limits, SamplingParams
+from tools import ConfigError
+from training.files import read_json, read_metrics
+from training.recipe import GRPO, SFT, Recipe, Stage
+from training.run import run
+
+TOY = {"model": "tiny", "taskset": "toy_arithmetic", "taskset_args": {"n": 64}}
+PLAIN = {"bf16": False}
+
+
+def played(stage: Stage, out: Path) -> list[dict[str, float]]:
+    run(Recipe(name="r", stages=(stage,), **TOY), out)  # pyright: ignore[reportArgumentType]
+    assert read_json(out / stage.name / "done.json") is not None
+    return list(read_metrics(out / stage.name))
+
+
+def test_sft_ends_with_the_step_that_uses_the_tokens_up(tmp_path: Path) -> None:
+    stage = SFT(data="gold", steps=50, batch_size=4, max_tokens=700, trl=PLAIN)
+    counts = [row["num_tokens"] for row in played(stage, tmp_path)]
+    assert counts[-1] >= 700 and all(count < 700 for count in counts[:-1]) and len(counts) < 50
+
+
+def test_grpo_ends_with_the_step_that_uses_the_tokens_up(tmp_path: Path) -> None:
+    stage = GRPO(
+        steps=50,
+        max_tokens=900,
+        tasks_per_step=2,
+        group_size=2,
+        params=SamplingParams(max_tokens=8),
+        limits=Limits(max_turns=1),
+        trl=PLAIN,
+    )
+    counts = [row["num_tokens"] for row in played(stage, tmp_path)]
+    assert counts[-1] >= 900 and all(count < 900 for count in counts[:-1]) and len(counts) < 50
+
+
+def test_sft_ends_once_it_predicts_well_enough(tmp_path: Path) -> None:
+    stage = SFT(data="gold", steps=200, batch_size=8, lr=4e-3, until_accuracy=0.5, trl=PLAIN)
+    right = [row["mean_token_accuracy"] for row in played(stage, tmp_path)]
+    assert 20 <= len(right) < 200
+    means = [sum(right[end - 20 : end]) / 20 for end in range(20, len(right) + 1)]
+    assert means[-1] >= 0.5 and all(mean < 0.5 for mean in means[:-1])
+
+
+def test_a_share_that_cannot_be_reached_is_refused() -> None:
+    for share in (0.0, 1.5):
+        with pytest.raises(ConfigError, match="until_accuracy"):
+            SFT(until_accuracy=share)
+    with pytest.raises(ConfigError, match="max_tokens is 0"):
+        GRPO(max_tokens=0)
