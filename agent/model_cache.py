@@ -27,24 +27,52 @@ def cached_folder(name: str, recipe: object, build: Callable[[Path], None]) -> P
     version never reads what an older one built. A folder appears whole or not at all, and processes that want the same
     one wait for the first.
     """
+    folder = _place(name, recipe)
+    if not _is_whole(folder):
+        _write(name, folder, build, anew=False)
+    return folder
+
+
+def kept_folder(name: str, recipe: object, command: str) -> Path:
+    """The folder that `keep_folder` left, and that only the user's `command` makes: it takes long.
+
+    Raises `ConfigError` naming the command, and what an older version left.
+    """
+    folder = _place(name, recipe)
+    if not _is_whole(folder):
+        older = _others(name, folder)
+        found = f"; {older[-1]} is of another version" if older else ""
+        raise ConfigError(f"{name} has not been trained on this machine yet{found}", hint=f"first run: {command}")
+    return folder
+
+
+def keep_folder(name: str, recipe: object, source: Path) -> Path:
+    """Copy `source` into the cache, whole or not at all, in the place of what was kept before."""
+    folder = _place(name, recipe)
+    _write(name, folder, lambda partial: shutil.copytree(source, partial, dirs_exist_ok=True) and None, anew=True)
+    return folder
+
+
+def _place(name: str, recipe: object) -> Path:
+    fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
+    return cache_root() / "models" / f"{name}-{fingerprint}"
+
+
+def _write(name: str, folder: Path, build: Callable[[Path], None], *, anew: bool) -> None:
     import filelock
 
-    fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
-    folder = cache_root() / "models" / f"{name}-{fingerprint}"
-    if _is_whole(folder):
-        return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder.with_name(folder.name + ".lock")):
-            if not _is_whole(folder):
-                _note_older(name, folder)
+            if anew or not _is_whole(folder):
+                if older := _others(name, folder):
+                    note(f"{name} is built again for this version; no longer used: {', '.join(map(str, older))}")
                 _build(folder, build)
     except OSError as error:
         raise ConfigError(
             f"the model {name} cannot be written to {folder.parent}: {error.strerror or error}",
             hint="set TOOLWEAVE_CACHE to a folder with 1 GB free",
         ) from error
-    return folder
 
 
 def note(text: str) -> None:
@@ -121,7 +149,6 @@ def _build(folder: Path, build: Callable[[Path], None]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _note_older(name: str, folder: Path) -> None:
-    older = [found for found in sorted(folder.parent.glob(f"{name}-????????")) if found != folder and found.is_dir()]
-    if older:
-        note(f"{name} is built again for this version; no longer used: {', '.join(map(str, older))}")
+def _others(name: str, folder: Path) -> list[Path]:
+    """What other versions left under the same name."""
+    return [found for found in sorted(folder.parent.glob(f"{name}-????????")) if found != folder and found.is_dir()]

@@ -2,7 +2,8 @@
 
 smollm2         the embedded model (agent/embedded.py)
 tiny, tiny:7    a small untrained model made from a seed (agent/tiny.py)
-tiny_vlm        the same with eyes (agent/tiny_vlm.py); tiny_vlm:small is larger
+tiny_vlm        a small model that sees, once `training run tiny_vlm` has taught it
+tiny_vlm:7      the same before it learnt anything, from a seed (agent/tiny_vlm.py)
 path/to/folder  a model in the transformers format, a checkpoint of a run among them; or LoRA adapters for one
 owner/name      a model of the Hugging Face hub, fetched on first use
 openai:NAME     whatever answers to NAME at an OpenAI-compatible server
@@ -42,11 +43,11 @@ def model_folder(spec: str) -> str:
     if _is_tiny(spec):
         from agent.tiny import tiny_folder
 
-        return str(tiny_folder(_tiny_seed(spec)))
+        return str(tiny_folder(_seed_of("tiny", spec)))
     if _is_tiny_vlm(spec):
-        from agent.tiny_vlm import tiny_vlm_folder
+        from agent.tiny_vlm import taught_folder, tiny_vlm_folder
 
-        return str(tiny_vlm_folder(size=_size_of(spec)))
+        return str(taught_folder() if spec == "tiny_vlm" else tiny_vlm_folder(_seed_of("tiny_vlm", spec)))
     folder = Path(spec).expanduser()
     if folder.is_dir():
         _refuse_empty(folder)
@@ -71,16 +72,27 @@ def model_folder(spec: str) -> str:
     )
 
 
+def keep_model(name: str, folder: Path) -> Path:
+    """Keep a trained model in the user's cache under a name that `--model` knows. Raises `ConfigError` for others."""
+    if name != "tiny_vlm":
+        raise ConfigError(f"no model is kept under the name {name!r}", hint="tiny_vlm")
+    from agent.tiny_vlm import keep_taught
+
+    return keep_taught(folder)
+
+
 def check_model(spec: str) -> None:
     """Raise `ConfigError` when `spec` names no model that could be loaded; makes, fetches and loads nothing."""
-    if _is_tiny_vlm(spec):
-        _size_of(spec)
+    if spec == "tiny_vlm":
+        model_folder(spec)
+    elif _is_tiny_vlm(spec):
+        _seed_of("tiny_vlm", spec)
     elif spec != "smollm2" and not _is_tiny(spec):
         source = model_folder(spec)
         if not Path(source).is_dir():
             refuse_unreachable(source, _names())
     elif spec != "smollm2":
-        _tiny_seed(spec)
+        _seed_of("tiny", spec)
 
 
 def load_model(spec: str, *, dtype: str = "float32", device: str | None = None) -> tuple[Any, Any]:
@@ -298,19 +310,12 @@ def _is_tiny_vlm(spec: str) -> bool:
     return spec == "tiny_vlm" or spec.startswith("tiny_vlm:")
 
 
-def _size_of(spec: str) -> str:
-    from agent.tiny_vlm import SIZES
-
-    size = spec.removeprefix("tiny_vlm").removeprefix(":") or "tiny"
-    if size not in SIZES:
-        raise ConfigError(f"{spec!r}: there is no such size of tiny_vlm", hint=nearest(size, SIZES))
-    return size
-
-
-def _tiny_seed(spec: str) -> int:
-    seed = spec.removeprefix("tiny").removeprefix(":") or "0"
+def _seed_of(name: str, spec: str) -> int:
+    seed = spec.removeprefix(name).removeprefix(":") or "0"
     if not seed.isascii() or not seed.isdigit():
-        raise ConfigError(f"{spec!r}: the seed after tiny: must be a whole number from 0", hint="for example tiny:7")
+        raise ConfigError(
+            f"{spec!r}: the seed after {name}: must be a whole number from 0", hint=f"for example {name}:7"
+        )
     return int(seed)
 
 

@@ -140,10 +140,13 @@ def tiny_folder(seed: int = 0) -> Path:
     return cached_folder(f"tiny{seed}", recipe, lambda folder: tiny_model(folder, seed) and None)
 
 
-def tiny_tokenizer(words: Iterable[str] = (), special: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(
+    words: Iterable[str] = (), special: Iterable[str] = (), phrases: Iterable[str] = (), numbers: Iterable[str] = ()
+) -> PreTrainedTokenizerFast:
     """Bytes, whole words and phrases; every text comes back exactly, and a digit is a token of its own.
 
-    `words` and `special` are further ones, for another tiny model.
+    `words`, `special` and `phrases` are further ones, for another tiny model; `numbers` are one token each where they
+    stand alone.
 
     >>> tiny_tokenizer().tokenize("Compute 12*7.")
     ['Compute', 'Ġ', '1', '2', '*', '7', '.']
@@ -163,7 +166,8 @@ def tiny_tokenizer(words: Iterable[str] = (), special: Iterable[str] = ()) -> Pr
     )
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in (*SPECIAL, *special)])
-    backend.add_tokens([AddedToken(phrase, normalized=False) for phrase in PHRASES])
+    backend.add_tokens([AddedToken(phrase, normalized=False) for phrase in (*PHRASES, *phrases)])
+    backend.add_tokens([AddedToken(number, normalized=False, single_word=True) for number in numbers])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token="<|im_start|>",

@@ -10,11 +10,10 @@ need; the architecture is SmolVLM's, so that whatever is trained here runs where
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.model_cache import cached_folder, no_progress_bars, save_tokenizer, write_facts
+from agent.model_cache import cached_folder, keep_folder, kept_folder, no_progress_bars, save_tokenizer, write_facts
 from agent.tiny import CONFIG as TEXT
 from agent.tiny import PHRASES, WORDS, tiny_tokenizer
 from tools.record import record
@@ -29,11 +28,48 @@ red green blue yellow orange purple pink brown black white gray cyan light dark 
 ring line arrow box dot digit letter word picture image photo left right top bottom middle corner above below inside
 outside near far between big small larger smaller largest smallest same different many few none count shape where read
 look zoom draw crop open see shown shows detail region part full bbox label zero horizontal vertical maze path start
-goal wall up down turn point points row column chart bar map station stop sign text yes person tree house car road sky
+goal wall up down turn point points row column chart bar map station stop exit sign text yes person tree house car
+road sky
 """
 SEEN = tuple(_SEEN.split())
 """Words for what is seen, each one token, beside `agent.tiny.WORDS`."""
-VERSION = 1
+_BOX = '"bbox_2d": {"items": {"type": "number"}, "type": "array", "description": "The region as [x1, y1, x2, y2], in'
+_POINT = '{"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2, "description": "[x, y]"}'
+SEEN_PHRASES = (
+    # The zoom tool: its signature, a call, the words before its result.
+    'image_zoom_in_tool", "description": "Zoom in on a region of an image: it is cut out of the full resolution and'
+    ' shown as a new image.", "parameters": {"additionalProperties": false, "properties": {',
+    _BOX,
+    ' pixels of the image as shown; x1, y1 is the upper left corner."}, ',
+    '"label": {"default": "", "type": "string", "description": "What is in the region."}, ',
+    '"img_idx": {"default": 1, "type": "integer", "description": "The image\'s number, counted from 1. The first one if'
+    ' left out."}}, ',
+    '"required": ["bbox_2d"], "type": "object"}}}',
+    '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [',
+    '], "label": "sign"}}\n</tool_call>',
+    "A part of image_1 (sign):\n",
+    # The pen: its signature, and a call for one line.
+    'path_tracer", "description": "Draw straight paths on images, from a red dot to a blue one. Coordinates are in'
+    " pixels of the image as shown. A label that is written again moves what it names.",
+    '", "parameters": {"additionalProperties": false, "properties": {"items": {"type": "array", "items": {"type":'
+    ' "object", "properties": {',
+    '"index": {"type": "integer", "description": "The image\'s number, counted from 1."}, ',
+    f'"start_point_2d": {_POINT}, "end_point_2d": {_POINT}, "label": {{"type": "string"}}}}, ',
+    '"required": ["index", "start_point_2d", "end_point_2d", "label"]}, "minItems": 1, "maxItems": 50}}, '
+    '"required": ["items"], "type": "object"}}}',
+    '{"name": "path_tracer", "arguments": {"items": [{"index": 1, "start_point_2d": [',
+    '], "end_point_2d": [',
+    '], "label": "',
+    '"}]}}\n</tool_call>',
+    # Boxes and points.
+    "[",
+    ", ",
+    "]",
+)
+"""Text of calls and results for pictures that stands as one token."""
+NUMBERS = tuple(str(number) for number in range(10, 100))
+"""Coordinates, one token each where they stand alone."""
+VERSION = 2
 """Raised whenever the code below would make another model of the same seed."""
 
 
@@ -63,13 +99,6 @@ class Shape:
         return (self.image_size // self.patch_size) ** 2 // self.scale_factor**2
 
 
-SIZES: Mapping[str, Shape] = {
-    "tiny": Shape(),
-    "small": Shape(image_size=96, vision_hidden=128, vision_layers=4, hidden=192, layers=4),
-}
-"""`tiny` for tests; `small`, of three million parameters, for tasks that take a look at a detail."""
-
-
 def tiny_vlm(folder: str | Path, seed: int = 0, shape: Shape | None = None) -> Path:
     """Write an untrained model into `folder`: same seed, same bytes. Returns the folder.
 
@@ -94,16 +123,33 @@ def tiny_vlm(folder: str | Path, seed: int = 0, shape: Shape | None = None) -> P
     return folder
 
 
-def tiny_vlm_folder(seed: int = 0, size: str = "tiny") -> Path:
+def tiny_vlm_folder(seed: int = 0) -> Path:
     """`tiny_vlm` in the cache: built on first use."""
-    shape = SIZES[size]
-    recipe = [VERSION, seed, PHRASES, WORDS, SEEN, TEXT, repr(shape), TEMPLATE.read_text(encoding="utf-8")]
-    return cached_folder(f"tiny_vlm-{size}{seed}", recipe, lambda folder: tiny_vlm(folder, seed, shape) and None)
+    return cached_folder(f"tiny_vlm{seed}", [seed, *_recipe()], lambda folder: tiny_vlm(folder, seed) and None)
+
+
+def taught_folder() -> Path:
+    """The model that `training run tiny_vlm` left in the cache.
+
+    Raises `ConfigError` where it has not been trained on this machine, or by another version.
+    """
+    return kept_folder("tiny_vlm", _recipe(), "training run tiny_vlm")
+
+
+def keep_taught(folder: Path) -> Path:
+    """Copy a trained model into the cache, in the place of one that is there; returns where it is."""
+    return keep_folder("tiny_vlm", _recipe(), folder)
+
+
+def _recipe() -> list[Any]:
+    """What decides which tokens and which architecture there are: a model of another kind is not taken for this one."""
+    template = TEMPLATE.read_text(encoding="utf-8")
+    return [VERSION, PHRASES, WORDS, SEEN, SEEN_PHRASES, NUMBERS, TEXT, repr(Shape()), template]
 
 
 def tiny_vlm_tokenizer() -> Any:
     """`tiny_tokenizer` with words for what is seen, and the special tokens that stand around and for a picture."""
-    tokenizer = tiny_tokenizer(SEEN, SPECIAL)
+    tokenizer = tiny_tokenizer(SEEN, SPECIAL, SEEN_PHRASES, NUMBERS)
     tokenizer.chat_template = TEMPLATE.read_text(encoding="utf-8")
     return tokenizer
 

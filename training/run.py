@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from agent.models import DEFAULT_DIALECT, dialect_of, model_folder
+from agent.models import DEFAULT_DIALECT, dialect_of, keep_model, model_folder
 from envs.seed import derive_seed
 from tools.errors import ConfigError
 from tools.lock import held
@@ -49,6 +49,7 @@ def run(recipe: Recipe, out: Path, *, fresh: bool = False) -> Path:
     with held(out):
         if fresh:
             forget(out)
+        require_memory(recipe)
         settle(recipe, out)
         announce(out)
         for number, stage in enumerate(recipe.stages, start=1):
@@ -61,7 +62,25 @@ def run(recipe: Recipe, out: Path, *, fresh: bool = False) -> Path:
         from training.report import write_reports
 
         write_reports(recipe, out)
+        if recipe.keep_as is not None:
+            trained = [stage.name for stage in recipe.stages if trains(stage)]
+            kept = keep_model(recipe.keep_as, out / trained[-1] / MODEL)
+            print(f"kept as {recipe.keep_as}: {kept}", file=sys.stderr)
     return out
+
+
+def require_memory(recipe: Recipe) -> None:
+    """Raise `ConfigError` where less memory is free than the recipe says it needs."""
+    if not recipe.memory_gb:
+        return
+    import psutil
+
+    free = psutil.virtual_memory().available / 1e9
+    if free < recipe.memory_gb:
+        raise ConfigError(
+            f"{recipe.name} needs {recipe.memory_gb:g} GB of memory, and {free:.1f} GB are free",
+            hint="end what else runs, or set memory_gb=0 to try",
+        )
 
 
 def follow(recipe: Recipe, out: Path) -> Path:

@@ -8,7 +8,7 @@ guide docs/concepts/images.md names a Debian package that has them.
 from __future__ import annotations
 
 import importlib.util
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,8 @@ SHIPPED = {
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _PLACES = {"train": (0, 1, 3, 4, 5, 7, 8), "val": (6,), "test": (2, 9)}
 """Of ten photographs, those of each split."""
+_SMALL = 512 * 512
+"""Photographs of so many pixels at most are read once for many scenes."""
 MOST_PIXELS = 120_000_000
 """A photograph with more is refused before it is decoded."""
 
@@ -61,10 +63,19 @@ def photos_of(source: str, split: str) -> tuple[str, ...]:
 
 
 def open_photo(name: str, size: tuple[int, int]) -> PILImage:
-    """The photograph, cut to the proportions of `size` about its middle and scaled to it, in RGB.
+    """The photograph, cut to the proportions of `size` about its middle and scaled to it, in RGB; to be drawn on.
 
     Raises `ConfigError` where it is gone, or cannot be read.
     """
+    return _read_once(name, size).copy() if size[0] * size[1] <= _SMALL else _read(name, size)
+
+
+@lru_cache(maxsize=64)
+def _read_once(name: str, size: tuple[int, int]) -> PILImage:
+    return _read(name, size)
+
+
+def _read(name: str, size: tuple[int, int]) -> PILImage:
     import PIL.Image
     import PIL.ImageOps
 

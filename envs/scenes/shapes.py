@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from envs.scenes.pens import COLOURS
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 KINDS = ("circle", "square", "triangle", "star", "cross")
 PARTS = 3
 """A part of a photograph is a third of it in each direction."""
-_SMALL = 512 * 512
-"""Photographs up to so many pixels are read once for many scenes."""
 
 
 @record
@@ -99,20 +96,10 @@ def ground(size: tuple[int, int], photo: str | None, part: tuple[int, int] | Non
     if photo is None:
         return PIL.Image.new("RGB", size, "white")
     if part is None:
-        return _pale(photo, size)
-    left, top = part
-    return _pale(photo, (size[0] * PARTS, size[1] * PARTS)).crop((left, top, left + size[0], top + size[1]))
-
-
-def _pale(photo: str, size: tuple[int, int]) -> PILImage:
-    if size[0] * size[1] > _SMALL:
         return _paled(open_photo(photo, size))
-    return _pale_small(photo, size).copy()  # what is drawn on it must not stay
-
-
-@lru_cache(maxsize=64)
-def _pale_small(photo: str, size: tuple[int, int]) -> PILImage:
-    return _paled(open_photo(photo, size))
+    left, top = part
+    whole = open_photo(photo, (size[0] * PARTS, size[1] * PARTS))
+    return _paled(whole.crop((left, top, left + size[0], top + size[1])))
 
 
 def _paled(picture: PILImage) -> PILImage:

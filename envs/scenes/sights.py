@@ -48,11 +48,11 @@ def written_digits() -> tuple[tuple[int, bytes], ...]:
 
 
 def draw(scene: Mapping[str, Any]) -> PILImage:
-    """The picture of a scene: `shapes.scene`'s, then its `writing`, then its `digit`, where it has them.
+    """The picture of a scene: `shapes.scene`'s, then its `digit`, then its `writings`, where it has them.
 
-    `writing` is {text, typeface, height, x, y, ink, turn}: how high its letters are and where its middle is, in pixels
-    (moved to where all of it is on the picture), its colour, its angle in degrees. `digit` is {number, left, top,
-    edge}: which of `written_digits`, and where.
+    Each of `writings` is {text, typeface, height, x, y, ink, turn}: how high its letters are and where its middle is,
+    in pixels (moved to where all of it is on the picture), its colour, its angle in degrees. `digit` is {number, left,
+    top, edge}: which of `written_digits`, and where.
     """
     import PIL.Image
     import PIL.ImageOps
@@ -64,7 +64,7 @@ def draw(scene: Mapping[str, Any]) -> PILImage:
         edge = digit["edge"]
         ink = PIL.ImageOps.invert(grey.resize((edge, edge), PIL.Image.Resampling.BICUBIC))
         picture.paste(PIL.Image.merge("RGB", (ink, ink, ink)), (digit["left"], digit["top"]))
-    if writing := scene.get("writing"):
+    for writing in scene.get("writings", ()):
         _write(picture, writing)
     return picture
 

@@ -36,13 +36,13 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with own_vllm(tmp_path_factory.mktemp("vllm") / "server.log", port, "--model", "tiny_vlm"):
+    with own_vllm(tmp_path_factory.mktemp("vllm") / "server.log", port, "--model", "tiny_vlm:0"):
         yield f"http://127.0.0.1:{port}"
 
 
 def loaded() -> tuple[Any, Any, Vision]:
-    model, tokenizer = load_model("tiny_vlm")
-    vision = vision_of("tiny_vlm", tokenizer, BLOBS)
+    model, tokenizer = load_model("tiny_vlm:0")
+    vision = vision_of("tiny_vlm:0", tokenizer, BLOBS)
     assert vision is not None
     return model, tokenizer, vision
 

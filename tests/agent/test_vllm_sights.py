@@ -24,8 +24,8 @@ BLOBS = BlobStore()
 
 @pytest.fixture(scope="module")
 def tiny() -> tuple[Any, Any, Vision]:
-    model, tokenizer = load_model("tiny_vlm")
-    vision = vision_of("tiny_vlm", tokenizer, BLOBS)
+    model, tokenizer = load_model("tiny_vlm:0")
+    vision = vision_of("tiny_vlm:0", tokenizer, BLOBS)
     assert vision is not None
     return model, tokenizer, vision
 

@@ -30,14 +30,14 @@ def test_the_picture_holds_what_the_answer_says() -> None:
     for task in sight(n=60, on_photos=0, **SEEN).tasks:
         picture = sights.draw(task.info["scene"])
         inked = [at for at, value in enumerate(picture.convert("L").tobytes()) if value < 235]
-        if task.info["skill"] == "colour":
+        if task.info["category"] == "colour":
             assert COLOURS[task.answer] in {picture.getpixel((at % 64, at // 64)) for at in inked}
-        if task.info["skill"] == "where":
+        if task.info["category"] == "where":
             x, y = (sum(at % 64 for at in inked) / len(inked), sum(at // 64 for at in inked) / len(inked))
             row = "upper" if y < 64 / 3 else "lower" if y > 128 / 3 else ""
             column = "left" if x < 64 / 3 else "right" if x > 128 / 3 else ""
             assert task.answer == (f"{row} {column}".strip() or "middle")
-        if task.info["skill"] == "read":
+        if task.info["category"] == "read":
             assert inked
             border = [at for at in inked if at % 64 in (0, 63) or at // 64 in (0, 63)]
             assert len(border) < len(inked) / 4, "writing is cut off by the edge"

@@ -76,7 +76,7 @@ def taught(root: Path, swapped: bool = False) -> Path:
     stage = SFT(
         data=str(log), steps=STEPS, batch_size=16, lr=3e-3, warmup=10, checkpoint_every=1000, trl={"bf16": False}
     )
-    sft(stage, stage_run(stage, root / "sft", model_folder("tiny_vlm")), log)
+    sft(stage, stage_run(stage, root / "sft", model_folder("tiny_vlm:0")), log)
     return root / "sft" / "model"
 
 
