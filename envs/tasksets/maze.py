@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 from envs.rewards import correct
 from envs.rewards.choice import rubric_of
 from envs.rewards.visual import reflections, vilasr
+from envs.rubric import Rubric
 from envs.scenes import mazes
 from envs.scenes.drawn import Asked, Scene, Split, Style, View, drawn_taskset, pens, point_for, scenes, unseen, view_of
 from envs.scenes.mazes import Cell, Maze
@@ -94,10 +95,13 @@ def maze(
         tools=given,
         view=view,
         about=ABOUT[tools],
-        rubric=rubric_of(
-            correct(tagged, leads_out), tagged, reward, {"vilasr": vilasr(leads_out)}, reflections=reflections()
-        ),
+        rubric=_rubric(reward, style),
     )
+
+
+def _rubric(reward: str, style: Style) -> Rubric:
+    paid = {"vilasr": vilasr(leads_out, thinks=style == "full")}
+    return rubric_of(correct(tagged, leads_out), tagged, reward, paid, reflections=reflections())
 
 
 def _called(cells: int, shown: int, ask: Ask, exits: int, marks: str) -> list[str]:

@@ -8,18 +8,21 @@ with an answer that is exact.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from envs.env import Env
 from envs.rewards import correct
 from envs.rewards.choice import rubric_of
-from envs.rewards.visual import deepeyes, deepeyes_v2
+from envs.rewards.visual import Bonus, deepeyes, deepeyes_v2
+from envs.rubric import RewardFn, Rubric
 from envs.scenes import signs as sign_boards
 from envs.scenes.drawn import Scene, Split, Style, View, box_for, drawn_taskset, scenes, view_of
 from envs.scenes.pens import UNMISTAKABLE, word
 from envs.scenes.photos import photos_of
 from envs.scoring import tagged
 from envs.task import Taskset
+from envs.trajectory import Trajectory
 from tools.errors import ConfigError
 from tools.image import Gallery, ImageBudget, ZoomRule, image_tools
 from tools.image.coordinates import Convention
@@ -42,6 +45,7 @@ class _Dials:
     length: int
     signs: int
     needs_tool: float
+    careful: float
     tools: bool
     capitals: tuple[int, int]
     """How high the capitals of an unreadable and of a readable sign are, in pixels of the picture."""
@@ -60,11 +64,13 @@ def visual_search(
     length: int = 4,
     signs: int = 1,
     needs_tool: float = 1.0,
+    careful: float = 1.0,
     tools: bool = True,
     photos: str = "skimage",
     coordinates: Convention = "pixel",
     style: Style = "full",
     reward: Literal["correct", "deepeyes", "deepeyes_v2"] = "correct",
+    bonus: Bonus = "conditional",
 ) -> Taskset:
     """What is written on a tiny sign on a large photograph: zoom in, and read it.
 
@@ -78,13 +84,16 @@ def visual_search(
         letters: The characters that are written, `length` of them on a sign.
         signs: How many signs there are, each with a frame of another colour; the question names one.
         needs_tool: The share of tasks whose sign is too small to be read; in the others it is large enough.
+        careful: The share of such tasks whose gold zooms in; the others' gold answers unseen, which leaves RL to find
+            out what looking is worth.
         tools: False leaves the zoom out, and the gold answers at once: the control.
         photos: `skimage`, `sklearn`, `matplotlib` or `packages` (what they ship), a folder, or `none`: drawn grounds.
         coordinates: How the zoom tool takes boxes: `pixel`, `unit`, `per_mille` or `unit_square_padded`.
         style: `full` sentences; `short` for a tiny model: no system message, one word, no captions.
         reward: 1 for the right answer, DeepEyes', or DeepEyesV2's.
+        bonus: When DeepEyes' reward pays for a look: `conditional` (for a right answer), `unconditional`, `none`.
     """
-    _check(letters, length, signs, needs_tool, capital)
+    _check(letters, length, signs, (needs_tool, careful), capital)
     view = view_of(shown, coordinates, style)
     dials = _Dials(
         size=size_of(size),
@@ -93,12 +102,13 @@ def visual_search(
         length=length,
         signs=signs,
         needs_tool=needs_tool,
+        careful=careful,
         tools=tools,
         capitals=_capitals(size_of(size), view, capital),
         photos=photos_of(photos, split),
     )
     stem = f"visual_search-{split}-{size}-{shown}-s{seed}"
-    more = f"{letters}{length}-{signs}-{needs_tool}-{capital}-{photos}"
+    more = f"{letters}{length}-{signs}-{needs_tool}-{capital}-{photos}"  # not `careful`: the same scenes either way
     return drawn_taskset(
         "visual_search",
         stem,
@@ -107,13 +117,13 @@ def visual_search(
         tools=_zoom(view) if tools else lambda gallery: (),
         view=view,
         about=ABOUT if tools else ABOUT_ALONE,
-        rubric=rubric_of(
-            correct(tagged, same_writing),
-            tagged,
-            reward,
-            {"deepeyes": deepeyes(same_writing), "deepeyes_v2": deepeyes_v2(same_writing)},
-        ),
+        rubric=_rubric(reward, bonus),
     )
+
+
+def _rubric(reward: str, bonus: Bonus) -> Rubric:
+    paid = {"deepeyes": deepeyes(same_writing, bonus=bonus), "deepeyes_v2": deepeyes_v2(same_writing)}
+    return rubric_of(correct(tagged, same_writing), tagged, reward, paid, useful_calls=_useful_calls())
 
 
 def _zoom(view: View) -> Callable[[Gallery], tuple[Tool, ...]]:
@@ -130,14 +140,14 @@ def _capitals(size: tuple[int, int], view: View, capital: float) -> tuple[int, i
     return max(4, round(capital * max(size) / shown)), round(readable * max(size) / shown)
 
 
-def _check(letters: str, length: int, signs: int, needs_tool: float, capital: float) -> None:
+def _check(letters: str, length: int, signs: int, shares: tuple[float, float], capital: float) -> None:
     """Raises `ConfigError` for dials that cannot be."""
     if not 1 <= length <= 40 or not letters:
         raise ConfigError(f"a sign of {length} of the characters {letters!r} cannot be written")
-    if not 1 <= signs <= len(_FRAMES) or not 0 <= needs_tool <= 1 or not 0.2 <= capital <= 64:
+    if not 1 <= signs <= len(_FRAMES) or not all(0 <= share <= 1 for share in shares) or not 0.2 <= capital <= 64:
         raise ConfigError(
-            f"signs={signs}, needs_tool={needs_tool}, capital={capital} do not fit",
-            hint=f"signs goes from 1 to {len(_FRAMES)}, needs_tool from 0 to 1, capital from 0.2 to 64",
+            f"signs={signs}, needs_tool={shares[0]}, careful={shares[1]}, capital={capital} do not fit",
+            hint=f"signs goes from 1 to {len(_FRAMES)}, needs_tool and careful from 0 to 1, capital from 0.2 to 64",
         )
 
 
@@ -166,8 +176,33 @@ def same_writing(given: str, expected: Any) -> bool:
     return plain[0] == plain[1] != ""
 
 
+def _useful_calls() -> RewardFn:
+    """How many zooms show the sign that was asked for, well enough to be read.
+
+    Well enough: at least half of the gold's part is in it, and it is at most nine times as large. A call that failed
+    shows nothing.
+    """
+
+    async def reward(env: Env, trajectory: Trajectory) -> float:
+        box = trajectory.task.info["box"]
+        good = _area(box)
+
+        def useful(part: Sequence[float]) -> bool:
+            shared = _area([*map(max, box[:2], part[:2]), *map(min, box[2:], part[2:])])
+            return 2 * shared >= good and _area(part) <= 9 * good
+
+        calls = [call for call in trajectory.calls if call.outcome == "ok" and call.call.arguments]
+        return float(sum(useful(call.call.arguments["bbox_2d"]) for call in calls if call.call.arguments))
+
+    return reward
+
+
+def _area(box: Sequence[float]) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
 def _draw(rng: random.Random, dials: _Dials) -> Scene | None:
-    hidden = rng.random() < dials.needs_tool
+    hidden, looks = rng.random() < dials.needs_tool, rng.random() < dials.careful
     capital = dials.capitals[0 if hidden else 1]
     frames = rng.sample(_FRAMES, dials.signs)
     placed: list[sign_boards.Sign] = []
@@ -199,7 +234,7 @@ def _draw(rng: random.Random, dials: _Dials) -> Scene | None:
         question=f"What is written on {which}?" if dials.view.style == "full" else f"{short}?",
         answer=asked.text,
         said=asked.text,
-        calls=(look,) if hidden and dials.tools else (),
+        calls=(look,) if hidden and looks and dials.tools else (),
         info={"needs_tool": hidden, "written": True, "box": box},
     )
 
