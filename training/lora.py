@@ -76,7 +76,9 @@ def _misfits(folder: Path, model: Any) -> Iterator[str]:
     layers: dict[str, Any] = dict(model.named_modules())
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
         for key in file.keys():  # noqa: SIM118  # no mapping
-            name, _, side = key.removeprefix("base_model.model.").partition(".lora_")
+            name, adapter, side = key.removeprefix("base_model.model.").partition(".lora_")
+            if not adapter:
+                continue  # a layer that was trained whole beside the adapters
             if name not in layers:
                 yield f"it has no {name}"
                 continue

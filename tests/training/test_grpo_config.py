@@ -207,7 +207,8 @@ def test_adapters_of_another_base_are_refused(toy_model: Any, tmp_path: Path) ->
     torch.manual_seed(0)
     base, checkpoint = saved("base"), tmp_path / "checkpoint-4"
     with without_peft_warnings():
-        get_peft_model(saved("base"), lora_config({"r": 2}, "grpo")).save_pretrained(checkpoint)
+        settings = {"r": 2, "target_modules": ["q_proj", "down_proj"], "modules_to_save": ["lm_head"]}
+        get_peft_model(saved("base"), lora_config(settings, "grpo")).save_pretrained(checkpoint)
     check_checkpoint(checkpoint, base)
     shutil.copytree(tmp_path / "base", tmp_path / "copied")
     check_checkpoint(checkpoint, AutoModelForCausalLM.from_pretrained(tmp_path / "copied"))
