@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,8 +39,9 @@ def reproduce(
 ) -> Path:
     """Run or continue every seed of an experiment and write its page; returns where that is.
 
-    `settings` are `key=value` of the recipe, `jobs` how many seeds run at once (as many as there are cores), `page`
-    another place for the page. Without `run` it is written of the seeds that are done. Raises `ConfigError`.
+    `settings` are `key=value` of the recipe, `jobs` how many seeds run at once (as many as there are cores, and as
+    memory holds), `page` another place for the page. Without `run` it is written of the seeds that are done.
+    Raises `ConfigError`.
     """
     experiment = find_experiment(name)
     chosen = tuple(experiment.seeds if seeds is None else seeds)
@@ -49,7 +51,7 @@ def reproduce(
     check_fits(experiment, first)
     out = out or Path("runs") / "reproduce" / file_name(name)
     if run:
-        run_seeds(recipes, out, jobs=min(len(chosen), cores()) if jobs is None else jobs, fresh=fresh)
+        run_seeds(recipes, out, jobs=jobs_for(first, chosen) if jobs is None else jobs, fresh=fresh)
     runs = {seed: seed_folder(out, seed) for seed in chosen if is_finished(seed_folder(out, seed))}
     if not runs:
         raise ConfigError(f"no seed is finished in {out}", hint=command(name, settings, seeds))
@@ -104,6 +106,16 @@ def file_name(name: str) -> str:
     return function if colon else Path(where + function).stem
 
 
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def jobs_for(recipe: Recipe, seeds: Sequence[int]) -> int:
+    """How many seeds this machine runs at once: by the cores that this process may use, and by free memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(len(seeds), cores, fitting(recipe.memory_gb)))
+
+
+def fitting(memory_gb: float) -> int:
+    """How many runs of so many gigabytes there is free memory for."""
+    if not memory_gb:
+        return sys.maxsize
+    import psutil
+
+    return int(psutil.virtual_memory().available / 1e9 / memory_gb)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, final
 
@@ -23,7 +24,7 @@ from training.files import DONE, read_json
 from training.inputs import check_inputs
 from training.progress import duration
 from training.recipe import Recipe
-from training.run import RECIPE, forget, run, settle
+from training.run import RECIPE, forget, require_memory, run, settle
 
 TICK_S = 0.1
 
@@ -71,6 +72,9 @@ def run_seeds(recipes: Mapping[int, Recipe], out: Path, *, jobs: int, fresh: boo
 def _run_at_once(recipes: Mapping[int, Recipe], out: Path, jobs: int) -> None:
     """The same in processes."""
     seed, first = next(iter(recipes.items()))
+    at_once = min(jobs, len(recipes))
+    if at_once > 1:
+        require_memory(replace(first, name=f"{at_once} times {first.name}", memory_gb=at_once * first.memory_gb))
     check_inputs(first, [s for s in first.stages if read_json(seed_folder(out, seed) / s.name / DONE) is None])
     waiting = list(recipes)
     running: list[_Child] = []
