@@ -169,7 +169,8 @@ def play(
         extends = delta is not None
         if delta is None:
             delta = renderer.start(so_far.messages, tools)
-        assert sum(span.end - span.start for span in delta.spans) == len(delta.ids)
+        assert [span.start for span in delta.spans] == [0, *(span.end for span in delta.spans[:-1])]
+        assert delta.spans[-1].end == len(delta.ids) and all(span.start < span.end for span in delta.spans)
         before = context_ids(so_far) if extends else ()
         asked.append((*before, *delta.ids))
         written = renderer._body(action)  # pyright: ignore[reportPrivateUsage]
@@ -250,13 +251,29 @@ def test_nothing_breaks_in_a_deeper_search(family: str, dialect: str, data: st.D
     some_episode(renderer_of(family, dialect), data, kind(family, dialect), data.draw(st.integers(1, 5)))
 
 
-@pytest.mark.parametrize(("family", "dialect"), [("qwen3", "hermes"), ("gemma3", "inline"), ("gpt-oss", "native")])
+QUICK = [("qwen3", "hermes"), ("gemma3", "inline"), ("gpt-oss", "native")]
+ONE_CALL: dict[str, tuple[str, dict[str, Any]]] = {
+    "search-r1": ("search", {"query": "q"}),
+    "deepmmsearch": ("search", {"query": "q"}),
+    "mmsearch-r1": ("image_search", {}),
+    "vilasr": ("path_tracer", {"items": BOXES[0]}),
+    "chartsketcher": ("sketch", {"script": "delete top"}),
+    "conan": ("clips", {"clips": ["00:00:01-00:00:09"]}),
+    **dict.fromkeys(("inline", "tool-star", "deepeyes-v2"), ("python", {"code": "print(1)"})),
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "dialect"),
+    [*QUICK, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS if pair not in QUICK)],
+)
 def test_a_hundred_and_twenty_eight_turns_are_one_sequence(family: str, dialect: str) -> None:
     renderer = renderer_of(family, dialect)
     letters = random.Random(0)
     results = ["".join(letters.choices([*MARKUP, *string.ascii_letters], k=200)) for _ in range(128)]
-    name = "python" if dialect == "inline" else "f"
-    one = assistant("So:", tool_calls=[call(name, code="print(1)")])
+    name, arguments = ONE_CALL.get(dialect, ("f", {"code": "print(1)"}))
+    said = "<score>00:00:01: 4</score>" if dialect == "conan" else "So:"
+    one = assistant(said, tool_calls=[call(name, **arguments)])
     so_far, asked = play(renderer, [user("go")], [(one, [text], None) for text in results], 1)
     assert len(so_far.sequences()) == 1
     check(renderer, so_far, asked, results)

@@ -213,6 +213,16 @@ def test_a_template_that_cannot_be_written_exactly_is_refused(
     assert problem in complaint(str(folder), load_model)
 
 
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, tiny: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "mixed")
+    tokenizer = load_model(str(tiny))[1]
+    tokenizer.add_tokens([f"<|other{number}|>" for number in range(2000)])
+    tokenizer.save_pretrained(tmp_path / "mixed")
+    with pytest.raises(ConfigError, match="do not match: the tokenizer has") as caught:
+        load_model(str(tmp_path / "mixed"))
+    assert "saved with the model" in str(caught.value.hint)
+
+
 def test_a_folder_with_missing_or_broken_files_is_one_sentence(tmp_path: Path, tiny: Path) -> None:
     folder = Path(shutil.copytree(tiny, tmp_path / "broken"))
     (folder / "model.safetensors").unlink()
