@@ -3,8 +3,10 @@
 read    characters in one of many typefaces      count   how many shapes
 digit   a digit that somebody wrote by hand      where   in which corner, or the middle, a shape is
 colour  of the only shape                        shape   its kind
-page    many characters, line by line            box     around the shape of the colour asked for, in pixels:
-                                                         [left, top, right, bottom]
+page    many characters, line by line            find    the box around the only shape, which is small
+                                                 box     around the one of the colour asked for
+
+Boxes are [left, top, right, bottom] in pixels, and right where they share half of their union with the true one.
 
 A model that knows nothing learns from a `page` many times faster than from a character: one picture says much.
 """
@@ -273,6 +275,12 @@ def _box(rng: random.Random, dials: _Dials, split: str) -> Scene | None:
     return _scene(rng, dials, "box", question, list(asked.box), 0.0, some)
 
 
+def _find(rng: random.Random, dials: _Dials, split: str) -> Scene | None:
+    what = [(rng.choice(tuple(COLOURS)), rng.choice(shapes.KINDS))]
+    one = shapes.scatter(rng, what, (dials.edge, dials.edge), (3, dials.edge // 8))
+    return None if one is None else _scene(rng, dials, "find", "Where is it, as a box?", list(one[0].box), 0.0, one)
+
+
 def _shapes(rng: random.Random, dials: _Dials, count: int) -> tuple[shapes.Shape, ...] | None:
     what = [(rng.choice(tuple(COLOURS)), rng.choice(shapes.KINDS)) for _ in range(count)]
     largest = round(dials.edge * (0.3 if count == 1 else 0.16))
@@ -319,5 +327,6 @@ _SKILLS: Mapping[str, Callable[[random.Random, _Dials, str], Scene | None]] = {
     "count": _count,
     "where": _where,
     "page": _page,
+    "find": _find,
     "box": _box,
 }

@@ -21,21 +21,22 @@ from agent.sampler import SamplingParams
 from tools.errors import ConfigError
 from training.recipe import GOLD, SFT, Evaluate, Recipe, Stage
 
-SKILLS = ("read", "digit", "colour", "shape", "count", "where", "box", "page")
-"""Those of the `sight` taskset. Reading is the hardest and comes as often as the next three."""
+SKILLS = ("read", "digit", "colour", "shape", "count", "where", "page", "find", "box")
+"""Those of the `sight` taskset."""
 _MIX = "read,read,read,digit,colour,shape,count,where,box,page"
+_BOXES = f"{_MIX},find,find,find,box,box"
 
 
 def tiny_vlm(
     seed: int = 0,
     model: str | None = None,
-    steps: str = "1000,500,500,700,1500",
+    steps: str = "1000,500,500,700,1500,500",
     batch_size: int = 64,
     n: int = 400,
     keep: bool = True,
     threads: int | None = None,
 ) -> Recipe:
-    """`steps` are the most of the five parts, easy ones first; `n` held-out tasks measure each skill.
+    """`steps` are the most of the six parts, easy ones first; `n` held-out tasks measure each skill.
 
     `keep` puts what came of it in the place of the `tiny_vlm` of the user's cache.
     """
@@ -47,6 +48,7 @@ def tiny_vlm(
         _part("near", "faces", lengths[2], batch_size, 2e-3, {"skills": _MIX, "freedom": 0.3, "on_photos": 0.0}),
         _part("wide", "near", lengths[3], batch_size, 2e-3, {"skills": _MIX, "freedom": 0.6}),
         _part("free", "wide", lengths[4], batch_size, 2e-3, {"skills": _MIX}, schedule="linear"),
+        _part("boxes", "free", lengths[5], batch_size, 1.5e-3, {"skills": _BOXES}, schedule="linear"),
         *(_measure(skill, n) for skill in SKILLS),
     )
     return Recipe(
@@ -64,8 +66,8 @@ def tiny_vlm(
 
 def _lengths(steps: str) -> tuple[int, ...]:
     parts = steps.split(",")
-    if len(parts) != 5 or not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise ConfigError(f"steps is {steps!r}", hint="five numbers above 0, with commas: 1000,500,500,700,1500")
+    if len(parts) != 6 or not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise ConfigError(f"steps is {steps!r}", hint="six numbers above 0, with commas: 1000,500,500,700,1500,500")
     return tuple(int(part) for part in parts)
 
 
@@ -98,7 +100,7 @@ def _part(
 def _measure(skill: str, n: int) -> Evaluate:
     return Evaluate(
         name=f"eval-{skill}",
-        model="free",
+        model="boxes",
         n=n,
         taskset_args={"split": "test", "n": n, "skills": skill},
         params=SamplingParams(max_tokens=64, temperature=0.0),

@@ -1,0 +1,88 @@
+"""The recipes of models that see: what their arms share and differ in, and one run of all of them in small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.models import model_folder
+from tools import ConfigError
+from training.files import read_json
+from training.recipe import GRPO, SFT, Evaluate, Recipe
+from training.recipes.deepeyes import ARMS as ZOOM
+from training.recipes.deepeyes import deepeyes
+from training.recipes.tiny_vlm import SKILLS, tiny_vlm
+from training.recipes.vilasr import ARMS as DRAW
+from training.recipes.vilasr import vilasr
+from training.run import run
+
+pytest.importorskip("skimage")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TOOLWEAVE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("recipe", [deepeyes(arms=",".join(ZOOM)), vilasr()], ids=["deepeyes", "vilasr"])
+def test_arms_have_the_same_budgets_and_are_measured_on_the_same_pictures(recipe: Recipe) -> None:
+    assert {stage.max_tokens for stage in recipe.stages if isinstance(stage, GRPO)} == {250_000}
+    assert len({stage.max_tokens for stage in recipe.stages if isinstance(stage, SFT)}) == 1
+    measured = {stage.model for stage in recipe.stages if isinstance(stage, Evaluate)}
+    assert measured >= {stage.name for stage in recipe.stages if isinstance(stage, GRPO)}
+    asked = [recipe.arguments(stage) for stage in recipe.stages if isinstance(stage, Evaluate)]
+    only = ("tools", "bonus", "careful", "reward")
+    pictures = [{name: value for name, value in one.items() if name not in only} for one in asked]
+    assert all(one == pictures[0] and one["split"] == "test" for one in pictures)
+
+
+def test_tasks_of_the_cold_start_are_not_those_of_grpo() -> None:
+    for recipe in (deepeyes(arms=",".join(ZOOM)), vilasr()):
+        gold = {stage.name: stage.n for stage in recipe.stages if stage.kind == "collect"}
+        for stage in recipe.stages:
+            if isinstance(stage, GRPO) and stage.start != "base":
+                taught_by = recipe.stage(stage.start)
+                assert stage.skip == gold[taught_by.data]
+
+
+def test_what_a_recipe_does_not_know_is_refused() -> None:
+    for wrong in ({"preset": "huge"}, {"arms": "tool,feel"}):
+        with pytest.raises(ConfigError, match=r"huge|feel"):
+            deepeyes(**wrong)
+        with pytest.raises(ConfigError, match=r"huge|feel|tool"):
+            vilasr(**wrong)
+    with pytest.raises(ConfigError, match="steps is '1,2'"):
+        tiny_vlm(steps="1,2")
+
+
+def test_the_papers_presets_are_those_of_large_models() -> None:
+    assert deepeyes("paper").stages[0].kind == "grpo" and "7B" in deepeyes("paper").model
+    sft, grpo = vilasr("paper").stages
+    assert isinstance(sft, SFT) and sft.freeze_vision and isinstance(grpo, GRPO) and grpo.group_size == 8
+
+
+def test_the_model_that_was_taught_has_to_be_taught_first(cache: Path) -> None:
+    with pytest.raises(ConfigError, match="tiny_vlm has not been trained on this machine") as caught:
+        run(deepeyes(), cache.parent / "run")
+    assert "training run tiny_vlm" in str(caught.value.hint) and not (cache.parent / "run").exists()
+    (cache / "models" / "tiny_vlm-00000000").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="tiny_vlm-00000000 is of another version"):
+        model_folder("tiny_vlm")
+
+
+@pytest.mark.slow
+def test_a_model_is_taught_and_kept_and_then_learns_to_zoom_and_to_draw(cache: Path) -> None:
+    pytest.importorskip("sklearn")
+    run(tiny_vlm(steps="2,2,2,2,2,2", batch_size=8, n=8), cache.parent / "sees")
+    assert [row["n"] for row in (read_json(cache.parent / "sees" / "report.json") or {})["rows"]] == [8] * len(SKILLS)
+    kept = Path(model_folder("tiny_vlm"))
+    assert kept.is_relative_to(cache) and (kept / "preprocessor_config.json").is_file()
+    small = {"gold": 32, "sft_tokens": 4000, "grpo_tokens": 4000, "n": 8}
+    for recipe in (deepeyes(arms=",".join(ZOOM), **small), vilasr(**small)):
+        out = cache.parent / recipe.name
+        run(recipe, out)
+        grpo = [stage.name for stage in recipe.stages if isinstance(stage, GRPO)]
+        assert len(grpo) == (len(ZOOM) if recipe.name == "deepeyes" else len(DRAW))
+        assert all((out / name / "model" / "config.json").is_file() for name in grpo)
