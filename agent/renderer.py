@@ -375,7 +375,7 @@ class _Draft:
             if span.end == span.start:
                 continue
             if self.spans and self.spans[-1].source == span.source:
-                self.spans[-1] = replace(self.spans[-1], end=at + span.end)
+                self.spans[-1] = Span(start=self.spans[-1].start, end=at + span.end, source=span.source)
             else:
                 self.spans.append(Span(start=at + span.start, end=at + span.end, source=span.source))
 

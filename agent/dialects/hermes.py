@@ -14,6 +14,8 @@ from tools.tool import Tool, ToolCall
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
+_FIRST, _FURTHER = markup("<tool_response>\n"), markup("\n<tool_response>\n")
+_END = markup("\n</tool_response>")
 _INSTRUCTIONS = """# Tools
 
 You may call one or more functions to assist with the user query.
@@ -78,8 +80,7 @@ class Hermes:
     def format(self, calls: Sequence[ToolCall], results: Sequence[Message]) -> Injection:
         parts: list[Part] = []
         for index, result in enumerate(results):
-            opening = "\n<tool_response>\n" if index else "<tool_response>\n"
-            parts += [markup(opening), *spoken(result, quote=True), markup("\n</tool_response>")]
+            parts += [_FURTHER if index else _FIRST, *spoken(result, quote=True), _END]
         return Injection(parts=tuple(parts), continues_turn=False)
 
     def _read_call(self, text: str, start: int, call_id: str) -> tuple[ToolCall, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
+from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeAlias, final
 
 from agent.dialect import Dialect, TokenDialect
@@ -93,6 +94,8 @@ class Framed:
         self.today = frame.today
         dialect = frame.native.controls if isinstance(frame.native, TokenDialect) else ()
         self.controls = tuple(dict.fromkeys((*frame.controls, *frame.ends, *dialect)))
+        self._header = lru_cache(maxsize=64)(frame.header)
+        self._footer = lru_cache(maxsize=64)(frame.footer)
 
     def begin(self, turns: Sequence[Turn], instructions: str, native: bool) -> Written:
         has_system = bool(turns) and turns[0].role == "system"
@@ -109,20 +112,20 @@ class Framed:
         out: Written = []
         for turn in turns:
             if turn.role != "assistant":
-                header, footer = self.frame.header(turn.role), self.frame.footer(turn.role)
+                header, footer = self._header(turn.role), self._footer(turn.role)
                 out.append((turn.source, (*header, *prefix, *self._said(turn), *footer)))
                 prefix = ()
                 continue
             if prefix:  # nobody spoke before the model
-                out.append(("env", (*self.frame.header("user"), *prefix, *self.frame.footer("user"))))
+                out.append(("env", (*self._header("user"), *prefix, *self._footer("user"))))
                 prefix = ()
-            out.append((turn.source, (*self.frame.header("assistant"), SEAM, *turn.parts)))
+            out.append((turn.source, (*self._header("assistant"), SEAM, *turn.parts)))
             if turn.closed:
                 out.append((turn.source, (control(turn.end or self.ends[0]), *self.frame.after)))
         if prefix:
-            out.append(("env", (*self.frame.header("user"), *prefix, *self.frame.footer("user"))))
+            out.append(("env", (*self._header("user"), *prefix, *self._footer("user"))))
         if not turns or turns[-1].role != "assistant" or turns[-1].closed:
-            out.append(("env", self.frame.header("assistant")))
+            out.append(("env", self._header("assistant")))
         return [entry for entry in out if entry[1]]
 
     def _said(self, turn: Turn) -> Parts:
