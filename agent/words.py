@@ -25,7 +25,7 @@ LONGEST = 32
 """Characters of a word that is worth remembering."""
 REMEMBERED = 1 << 16
 LEARNED = 1 << 12
-"""Words after which a text that is mostly new ones is encoded at once, and none of them remembered."""
+"""Words after which a text of mostly new ones of no plain shape is encoded at once, and they are not remembered."""
 _CUT = re.compile(" (?<=[!-~] )")
 """A space behind a visible character, found by the space."""
 _PLAIN = re.compile(r"""((?:[A-Z]?[a-z]+|[A-Z]+|[0-9]+)(?:\n(?:[A-Z]?[a-z]+|[A-Z]+|[0-9]+))*)([.,;:!?)"]+|\n)?""")
@@ -60,24 +60,23 @@ def by_words(backend: Any, most: int = REMEMBERED) -> Callable[[str], Sequence[i
     spell = _speller(backend)
 
     def encode(text: str) -> list[int]:
+        if len(known) > most:
+            known.clear()
         first, *words = _CUT.split(text)
         found: list[Any] = list(map(known.get, words))
         odd: list[int] = []
-        new = [index for index, ids in enumerate(found) if ids is None]
-        if 2 * len(new) > len(words) and len(known) > LEARNED:  # nothing like what was met before
-            return whole(text)
-        for index in new:
+        for index in [index for index, ids in enumerate(found) if ids is None]:
             word = words[index]
             found[index] = ids = spell(word)
             if ids is None:
                 odd.append(index)
             elif len(word) <= LONGEST and word.isalpha():  # numbers seldom come again
                 known[word] = ids
+        if 2 * len(odd) > len(words) and len(known) > LEARNED:  # nothing like what was met before
+            return whole(text)
         made = backend.encode(" ".join([first, *(words[index] for index in odd)]), add_special_tokens=False)
         if not odd:
             return [*made.ids, *chain.from_iterable(found)]
-        if len(known) > most:
-            known.clear()
         ids = tuple(made.ids)  # a list for each word would be looked at by every garbage collection
         offsets = made.offsets
         at = len(first)

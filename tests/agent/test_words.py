@@ -119,12 +119,15 @@ def test_a_tokenizer_that_cuts_another_way_is_used_as_it_is() -> None:
     assert not cuts_before_spaces(tiny_tokenizer().backend_tokenizer)
 
 
-def test_a_text_of_nothing_but_new_words_has_the_same_ids_when_many_are_known() -> None:
+@pytest.mark.parametrize("between", ["", "-"])
+def test_a_text_of_nothing_but_new_words_has_the_same_ids_when_many_are_known(between: str) -> None:
     backend = family_tokenizer("llama3.1").backend_tokenizer
     encode = by_words(backend)
     letters = "abcdefghijklmnopqrstuvwxyz"
     for start in range(0, LEARNED + 400, 100):
-        text = " ".join(letters[n % 26] + letters[n // 26 % 26] + letters[n // 676] for n in range(start, start + 100))
+        text = " ".join(
+            between.join((letters[n % 26], letters[n // 26 % 26], letters[n // 676])) for n in range(start, start + 100)
+        )
         assert list(encode(text)) == backend.encode(text, add_special_tokens=False).ids
 
 
