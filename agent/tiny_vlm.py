@@ -1,8 +1,8 @@
-"""A small model that sees, made from a seed: Idefics3's architecture at half a million parameters.
+"""A small model that sees, made from a seed: Idefics3's architecture at 0.7 million parameters.
 
 It reads pictures of 64 x 64 pixels as 16 features each, speaks `agent.tiny`'s vocabulary and ChatML, and learns a
-task of two pictures in a minute and a half. Fresh from its seed it knows nothing. `SIZES` are shapes that other uses
-need; the architecture is SmolVLM's, so that whatever is trained here runs where SmolVLM runs.
+task of two pictures in a minute and a half. Fresh from its seed it knows nothing; `training run tiny_vlm` teaches it
+to see. The architecture is SmolVLM's, so that whatever is trained here runs where SmolVLM runs.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false

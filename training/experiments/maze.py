@@ -32,7 +32,7 @@ def maze() -> Experiment:
             ("draw and see", "cold start, draw and see"),
         ),
         curves={name: seen for name in ("grpo-see", "grpo-blind", "grpo-text")},
-        limits="The model has half a million parameters and writes no thoughts, so that text alone is looking alone. "
-        "A maze has sixteen cells and two exits; guessing is right half the time. The base policy is one, and "
+        limits="The model has 0.7 million parameters and writes no thoughts, so that text alone is looking alone. "
+        "A maze has nine cells and two exits; guessing is right half the time. The base policy is one, and "
         "a seed is that of cold start and reinforcement learning. All seeds are measured on the same mazes.",
     )

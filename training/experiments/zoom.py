@@ -39,6 +39,6 @@ def zoom() -> Experiment:
             ("zoom", "no cold start", "used_tools"),
         ),
         curves={name: seen for name in ("grpo", "grpo-unconditional", "grpo-plain", "grpo-no-cold-start")},
-        limits="The model has half a million parameters and the signs one character; the base policy is one, and a "
+        limits="The model has 0.7 million parameters and the signs one character; the base policy is one, and a "
         "seed is that of cold start and reinforcement learning. All seeds are measured on the same pictures.",
     )

@@ -9,8 +9,8 @@ dies out; a bonus for any look gives looks of little use. The paper, Qwen2.5-VL-
     training reproduce zoom                                        all arms, three seeds, a page
 
 The tiny preset is a whole experiment in one run, with the model of `training run tiny_vlm`. A sign too small to be read
-is somewhere on a photograph; half of the cold start's gold zooms in on it and half guesses, so that only the reward
-says which is better. Each arm is a stage of GRPO on as many tokens, from weights taught with as many tokens:
+is somewhere on a picture; the cold start's gold zooms in on it more often than not, and else guesses: only the reward
+says that it should always. Each arm is a stage of GRPO on as many tokens, from weights taught with as many tokens:
 
     grpo                 with the tool, DeepEyes' conditional bonus
     grpo-unconditional   the bonus for any look          grpo-plain     no bonus
@@ -44,10 +44,10 @@ def deepeyes(
     seed: int = 0,
     model: str | None = None,
     arms: str = "tool,no-tool",
-    gold: int = 1024,
-    sft_tokens: int = 150_000,
+    gold: int = 4096,
+    sft_tokens: int = 900_000,
     grpo_tokens: int = 250_000,
-    n: int = 400,
+    n: int = 300,
     data: str = "DeepEyes-Datasets-47k",
     processes: int = 8,
     threads: int | None = None,
@@ -73,7 +73,7 @@ def deepeyes(
         name="deepeyes",
         model=model or "tiny_vlm",
         taskset="visual_search",
-        taskset_args={**TASK, "n": _SHORTER * gold + 4096},
+        taskset_args={**TASK, "n": gold + 4096},
         stages=_tiny(asked, gold, sft_tokens, grpo_tokens, n),
         seed=seed,
         threads=threads,
@@ -85,23 +85,25 @@ TASK: dict[str, Any] = {
     "shown": 64,
     "capital": 2.5,
     "photos": "none",
+    "letters": "ACEHLTX7",
     "length": 1,
     "style": "short",
     "reward": "deepeyes",
 }
-"""A sign of one character, two pixels high where it is first seen; enlarged it is about fifteen."""
+"""A sign of one of eight characters, 2.5 pixels high where it is first seen; enlarged it is about fourteen."""
+COLD: dict[str, Any] = {"careful": 0.7, "needs_tool": 0.6}
+"""What gold shows: two signs in five are large and are read at once; of the others three in ten are guessed unseen."""
 BARE: dict[str, Any] = {"tools": False}
-_SHORTER = 3
 
 
 def _tiny(arms: list[str], gold: int, sft_tokens: int, grpo_tokens: int, n: int) -> tuple[Stage, ...]:
     limits = Limits(max_turns=4, max_calls=3, max_tokens=96)
-    collect = Collect(n=gold, taskset_args={"careful": 0.5}, keep="finished", limits=limits)
+    collect = Collect(n=gold, taskset_args=COLD, keep="finished", limits=limits)
     sft = SFT(
         steps=2000,
         max_tokens=sft_tokens,
         batch_size=32,
-        lr=1e-3,
+        lr=1.5e-3,
         warmup=10,
         trl={"lr_scheduler_type": "constant_with_warmup"},
     )
@@ -111,7 +113,7 @@ def _tiny(arms: list[str], gold: int, sft_tokens: int, grpo_tokens: int, n: int)
         max_tokens=grpo_tokens,
         tasks_per_step=8,
         group_size=8,
-        lr=3e-4,
+        lr=5e-4,
         warmup=5,
         skip=gold,
         params=SamplingParams(max_tokens=32),
@@ -131,11 +133,10 @@ def _tiny(arms: list[str], gold: int, sft_tokens: int, grpo_tokens: int, n: int)
             stages += [replace(grpo, name=name, taskset_args={"bonus": bonus}), measured(f"eval-{name}", name)]
     if "no-tool" in arms:
         name = "grpo-no-tool"
-        more = _SHORTER * gold  # its episodes are so much shorter: as many tokens are more of them
         stages += [
-            replace(collect, name="collect-no-tool", n=more, taskset_args=BARE),
+            replace(collect, name="collect-no-tool", taskset_args=BARE),
             replace(sft, name="sft-no-tool", data="collect-no-tool"),
-            replace(grpo, name=name, start="sft-no-tool", skip=more, taskset_args=BARE),
+            replace(grpo, name=name, start="sft-no-tool", taskset_args=BARE),
             measured(f"eval-{name}", name, **BARE),
         ]
     if "no-cold-start" in arms:

@@ -1,6 +1,6 @@
 """A small model learns to see from nothing: pictures that are drawn as it trains, easy ones first.
 
-What it shows: a model of half a million parameters in Idefics3's architecture, fresh from its seed, comes to read, to
+What it shows: a model of 0.7 million parameters in Idefics3's architecture, fresh from its seed, comes to read, to
 tell colours, shapes and hand-written digits, to count, to find and to point, on pictures it has never seen. Tests,
 demonstrations and claims about pictures run on it; SmolVLM or Qwen-VL takes its place unchanged.
 
@@ -10,7 +10,7 @@ demonstrations and claims about pictures run on it; SmolVLM or Qwen-VL takes its
 A curriculum, because without one it learns nothing for a very long time: first pages of sixteen characters, each in
 its place, where one picture says much; then every skill, with writing that lies ever more freely, in more typefaces, at
 last anywhere and on photographs. Each step's pictures are new. They are drawn by another process.
-Cost: about 30 minutes on 2 cores, 3 GB of memory.
+Cost: 28 minutes on 2 shared cores, 3 GB of memory.
 """
 
 from __future__ import annotations

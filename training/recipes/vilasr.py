@@ -37,7 +37,7 @@ PRESETS = ("tiny", "paper")
 ARMS = {"see": ("see", 1), "blind": ("blind", 2), "text": ("none", 4)}
 """Arm -> the `tools` of the maze taskset, and how many times shorter its episodes are than the longest."""
 TASK: dict[str, Any] = {
-    "cells": 4,
+    "cells": 3,
     "shown": 64,
     "ask": "exit",
     "exits": 2,
@@ -45,7 +45,7 @@ TASK: dict[str, Any] = {
     "lines_per_call": 1,
     "style": "short",
 }
-"""Sixteen cells of sixteen pixels; guessing is right half the time."""
+"""Nine cells of 21 pixels; guessing is right half the time."""
 
 
 def vilasr(
@@ -54,7 +54,7 @@ def vilasr(
     model: str | None = None,
     arms: str = "see,blind,text",
     gold: int = 1024,
-    sft_tokens: int = 250_000,
+    sft_tokens: int = 1_000_000,
     grpo_tokens: int = 250_000,
     n: int = 400,
     data: str = "vilasr_rl_data.jsonl",
@@ -84,7 +84,7 @@ def vilasr(
         name="vilasr",
         model=model or "tiny_vlm",
         taskset="maze",
-        taskset_args={**TASK, "n": max(times for _, times in ARMS.values()) * gold + 4096},
+        taskset_args={**TASK, "n": max(times for _, times in ARMS.values()) * gold + 2048},
         stages=tuple(stage for arm in asked for stage in _arm(arm, gold, sft_tokens, grpo_tokens, n)),
         seed=seed,
         threads=threads,
