@@ -46,7 +46,7 @@ class _Dials:
     signs: int
     needs_tool: float
     careful: float
-    tools: bool
+    """Of those: whose gold looks."""
     capitals: tuple[int, int]
     """How high the capitals of an unreadable and of a readable sign are, in pixels of the picture."""
     photos: tuple[str, ...]
@@ -84,8 +84,7 @@ def visual_search(
         letters: The characters that are written, `length` of them on a sign.
         signs: How many signs there are, each with a frame of another colour; the question names one.
         needs_tool: The share of tasks whose sign is too small to be read; in the others it is large enough.
-        careful: The share of such tasks whose gold zooms in; the others' gold answers unseen, which leaves RL to find
-            out what looking is worth.
+        careful: The share of such tasks whose gold zooms in; the others' guesses: RL finds out what looking is worth.
         tools: False leaves the zoom out, and the gold answers at once: the control.
         photos: `skimage`, `sklearn`, `matplotlib` or `packages` (what they ship), a folder, or `none`: drawn grounds.
         coordinates: How the zoom tool takes boxes: `pixel`, `unit`, `per_mille` or `unit_square_padded`.
@@ -93,20 +92,9 @@ def visual_search(
         reward: 1 for the right answer, DeepEyes', or DeepEyesV2's.
         bonus: When DeepEyes' reward pays for a look: `conditional` (for a right answer), `unconditional`, `none`.
     """
-    _check(letters, length, signs, (needs_tool, careful), capital)
     view = view_of(shown, coordinates, style)
-    dials = _Dials(
-        size=size_of(size),
-        view=view,
-        letters=letters,
-        length=length,
-        signs=signs,
-        needs_tool=needs_tool,
-        careful=careful,
-        tools=tools,
-        capitals=_capitals(size_of(size), view, capital),
-        photos=photos_of(photos, split),
-    )
+    shares = needs_tool, careful if tools else 0.0
+    dials = _dials(view, size_of(size), capital, (letters, length, signs), shares, photos_of(photos, split))
     stem = f"visual_search-{split}-{size}-{shown}-s{seed}"
     more = f"{letters}{length}-{signs}-{needs_tool}-{capital}-{photos}"  # not `careful`: the same scenes either way
     return drawn_taskset(
@@ -140,8 +128,16 @@ def _capitals(size: tuple[int, int], view: View, capital: float) -> tuple[int, i
     return max(4, round(capital * max(size) / shown)), round(readable * max(size) / shown)
 
 
-def _check(letters: str, length: int, signs: int, shares: tuple[float, float], capital: float) -> None:
+def _dials(
+    view: View,
+    size: tuple[int, int],
+    capital: float,
+    writing: tuple[str, int, int],
+    shares: tuple[float, float],
+    photos: tuple[str, ...],
+) -> _Dials:
     """Raises `ConfigError` for dials that cannot be."""
+    letters, length, signs = writing
     if not 1 <= length <= 40 or not letters:
         raise ConfigError(f"a sign of {length} of the characters {letters!r} cannot be written")
     if not 1 <= signs <= len(_FRAMES) or not all(0 <= share <= 1 for share in shares) or not 0.2 <= capital <= 64:
@@ -149,6 +145,17 @@ def _check(letters: str, length: int, signs: int, shares: tuple[float, float], c
             f"signs={signs}, needs_tool={shares[0]}, careful={shares[1]}, capital={capital} do not fit",
             hint=f"signs goes from 1 to {len(_FRAMES)}, needs_tool and careful from 0 to 1, capital from 0.2 to 64",
         )
+    return _Dials(
+        size=size,
+        view=view,
+        letters=letters,
+        length=length,
+        signs=signs,
+        needs_tool=shares[0],
+        careful=shares[1],
+        capitals=_capitals(size, view, capital),
+        photos=photos,
+    )
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -234,7 +241,7 @@ def _draw(rng: random.Random, dials: _Dials) -> Scene | None:
         question=f"What is written on {which}?" if dials.view.style == "full" else f"{short}?",
         answer=asked.text,
         said=asked.text,
-        calls=(look,) if hidden and looks and dials.tools else (),
+        calls=(look,) if hidden and looks else (),
         info={"needs_tool": hidden, "written": True, "box": box},
     )
 
