@@ -27,6 +27,8 @@ from tools.errors import ConfigError, nearest
 
 BUILT_IN = ("smollm2", "tiny", "tiny_vlm")
 WITHOUT_MODEL = ("gold", "human")
+KEPT = ("tiny_vlm",)
+"""Built in, once a recipe has trained them."""
 DEFAULT_DIALECT = "hermes"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -73,9 +75,8 @@ def model_folder(spec: str) -> str:
 
 
 def keep_model(name: str, folder: Path) -> Path:
-    """Keep a trained model in the user's cache under a name that `--model` knows. Raises `ConfigError` for others."""
-    if name != "tiny_vlm":
-        raise ConfigError(f"no model is kept under the name {name!r}", hint="tiny_vlm")
+    """Keep a trained model in the user's cache under one of the names `KEPT`."""
+    assert name in KEPT
     from agent.tiny_vlm import keep_taught
 
     return keep_taught(folder)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from agent.dialects import dialect_named
-from agent.models import WITHOUT_MODEL, check_model
+from agent.models import KEPT, WITHOUT_MODEL, check_model
 from envs.find import find_taskset, hide_tools
 from envs.log import read_log
 from envs.task import Taskset
-from tools.errors import ConfigError
+from tools.errors import ConfigError, nearest
 from training.collect import stage_taskset
 from training.gold import GoldTasks
 from training.messages import holds_messages, read_messages
@@ -29,6 +29,8 @@ def check_inputs(recipe: Recipe, stages: Sequence[Stage]) -> None:
     """
     if recipe.dialect is not None:
         dialect_named(recipe.dialect)
+    if recipe.keep_as is not None and recipe.keep_as not in KEPT:
+        raise ConfigError(f"no model is kept under the name {recipe.keep_as!r}", hint=nearest(recipe.keep_as, KEPT))
     for stage in stages:
         if isinstance(stage, SFT) and is_path(stage.data):
             _check_log(Path(stage.data))

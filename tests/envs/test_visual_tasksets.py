@@ -153,6 +153,35 @@ def test_a_sign_is_too_small_to_be_read_or_large_enough_as_the_dial_says() -> No
         assert len(task.gold) == 1 + task.info["needs_tool"]
 
 
+def test_gold_that_is_less_careful_guesses_in_the_same_scenes() -> None:
+    dials: dict[str, Any] = {"n": 60, "size": "256x256", "shown": 64, "length": 1, "photos": "none", "style": "short"}
+    always, half = visual_search(**dials), visual_search(**dials, careful=0.5)
+    assert [task.info for task in always.tasks] == [task.info for task in half.tasks]
+    assert all(len(task.gold) == 2 for task in always.tasks)
+    assert 15 < sum(len(task.gold) == 2 for task in half.tasks) < 45
+
+
+def test_a_zoom_is_useful_where_it_shows_the_sign_and_not_much_else() -> None:
+    dials: dict[str, Any] = {"size": "256x256", "shown": 64, "length": 1, "photos": "none", "style": "short"}
+    taskset = visual_search(n=1, **dials)
+    task = taskset.tasks[0]
+    left, top, right, bottom = task.info["box"]
+    elsewhere = [0, 0, 12, 12] if left > 32 or top > 32 else [52, 52, 64, 64]
+    boxes = {
+        "gold": [left, top, right, bottom],
+        "half": [left, top, (left + right) / 2, bottom],
+        "elsewhere": elsewhere,
+    }
+    found: dict[str, float] = {}
+    for name, box in {**boxes, "everything": [0, 0, 64, 64], "no box": [9, 9, 3, 3]}.items():
+        call = ToolCall(id="1", name="image_zoom_in_tool", raw="", arguments={"bbox_2d": box})
+        script = [assistant(tool_calls=[call]), assistant("<answer>?</answer>")]
+        found[name] = rollout_sync(taskset.env(task), ScriptedSampler(script), rubric=taskset.rubric).scores[
+            "useful_calls"
+        ]
+    assert found == {"gold": 1.0, "half": 1.0, "elsewhere": 0.0, "everything": 0.0, "no box": 0.0}
+
+
 def test_letters_are_lost_at_first_and_there_after_the_zoom() -> None:
     """As a small model might tell digits apart: by the nearest of ten templates, of what it is shown."""
     dials: dict[str, Any] = {"size": "512x512", "shown": 64, "letters": "0123456789", "length": 1, "photos": "none"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,15 @@ def test_the_model_that_was_taught_has_to_be_taught_first(cache: Path) -> None:
     (cache / "models" / "tiny_vlm-00000000").mkdir(parents=True)
     with pytest.raises(ConfigError, match="tiny_vlm-00000000 is of another version"):
         model_folder("tiny_vlm")
+
+
+def test_too_little_memory_and_a_name_that_keeps_nothing_are_said_before_a_run(tmp_path: Path) -> None:
+    dear = replace(tiny_vlm(), memory_gb=1e6)
+    with pytest.raises(ConfigError, match=r"tiny_vlm needs 1e\+06 GB of memory, and .* GB are free"):
+        run(dear, tmp_path / "run")
+    assert not (tmp_path / "run" / "recipe.json").exists()
+    with pytest.raises(ConfigError, match="no model is kept under the name 'mine'"):
+        run(replace(tiny_vlm(), keep_as="mine"), tmp_path / "mine")
 
 
 @pytest.mark.slow
