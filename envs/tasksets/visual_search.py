@@ -45,6 +45,7 @@ class _Dials:
     length: int
     signs: int
     needs_tool: float
+    margin: float
     careful: float
     """Of those: whose gold looks."""
     capitals: tuple[int, int]
@@ -65,6 +66,7 @@ def visual_search(
     signs: int = 1,
     needs_tool: float = 1.0,
     careful: float = 1.0,
+    margin: float = 0.4,
     tools: bool = True,
     photos: str = "skimage",
     coordinates: Convention = "pixel",
@@ -85,6 +87,7 @@ def visual_search(
         signs: How many signs there are, each with a frame of another colour; the question names one.
         needs_tool: The share of tasks whose sign is too small to be read; in the others it is large enough.
         careful: The share of such tasks whose gold zooms in; the others' guesses: RL finds out what looking is worth.
+        margin: How much the gold leaves around a sign, in heights of it: with less, letters come out larger.
         tools: False leaves the zoom out, and the gold answers at once: the control.
         photos: `skimage`, `sklearn`, `matplotlib` or `packages` (what they ship), a folder, or `none`: drawn grounds.
         coordinates: How the zoom tool takes boxes: `pixel`, `unit`, `per_mille` or `unit_square_padded`.
@@ -94,7 +97,7 @@ def visual_search(
     """
     view = view_of(shown, coordinates, style)
     shares = needs_tool, careful if tools else 0.0
-    dials = _dials(view, size_of(size), capital, (letters, length, signs), shares, photos_of(photos, split))
+    dials = _dials(view, size_of(size), (capital, margin), (letters, length, signs), shares, photos_of(photos, split))
     stem = f"visual_search-{split}-{size}-{shown}-s{seed}"
     more = f"{letters}{length}-{signs}-{needs_tool}-{capital}-{photos}"  # not `careful`: the same scenes either way
     return drawn_taskset(
@@ -131,13 +134,13 @@ def _capitals(size: tuple[int, int], view: View, capital: float) -> tuple[int, i
 def _dials(
     view: View,
     size: tuple[int, int],
-    capital: float,
+    sizes: tuple[float, float],
     writing: tuple[str, int, int],
     shares: tuple[float, float],
     photos: tuple[str, ...],
 ) -> _Dials:
     """Raises `ConfigError` for dials that cannot be."""
-    letters, length, signs = writing
+    (capital, margin), (letters, length, signs) = sizes, writing
     if not 1 <= length <= 40 or not letters:
         raise ConfigError(f"a sign of {length} of the characters {letters!r} cannot be written")
     if not 1 <= signs <= len(_FRAMES) or not all(0 <= share <= 1 for share in shares) or not 0.2 <= capital <= 64:
@@ -145,9 +148,12 @@ def _dials(
             f"signs={signs}, needs_tool={shares[0]}, careful={shares[1]}, capital={capital} do not fit",
             hint=f"signs goes from 1 to {len(_FRAMES)}, needs_tool and careful from 0 to 1, capital from 0.2 to 64",
         )
+    if not 0 <= margin <= 10:
+        raise ConfigError(f"margin is {margin}; it goes from 0 to 10")
     return _Dials(
         size=size,
         view=view,
+        margin=margin,
         letters=letters,
         length=length,
         signs=signs,
@@ -221,7 +227,7 @@ def _draw(rng: random.Random, dials: _Dials) -> Scene | None:
         placed.append(sign)
     asked = placed[0]
     scale = dials.view.budget.shown_size(*dials.size)[0] / dials.size[0]
-    margin = (asked.box[3] - asked.box[1]) * 0.4
+    margin = (asked.box[3] - asked.box[1]) * dials.margin
     around = (asked.box[0] - margin, asked.box[1] - margin, asked.box[2] + margin, asked.box[3] + margin)
     box = box_for(
         tuple(at * scale for at in around),  # pyright: ignore[reportArgumentType] - four of four

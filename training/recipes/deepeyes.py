@@ -33,7 +33,7 @@ from typing import Any
 from agent.rollout import Limits
 from agent.sampler import SamplingParams
 from tools.errors import ConfigError, nearest
-from training.recipe import GRPO, SFT, Collect, Evaluate, Recipe, Stage
+from training.recipe import GOLD, GRPO, SFT, Collect, Evaluate, Recipe, Stage
 
 PRESETS = ("tiny", "paper")
 ARMS = ("tool", "no-tool", "unconditional", "plain", "no-cold-start")
@@ -44,9 +44,9 @@ def deepeyes(
     seed: int = 0,
     model: str | None = None,
     arms: str = "tool,no-tool",
-    gold: int = 4096,
-    sft_tokens: int = 900_000,
-    grpo_tokens: int = 250_000,
+    gold: int = 2048,
+    sft_tokens: int = 500_000,
+    grpo_tokens: int = 200_000,
     n: int = 300,
     data: str = "DeepEyes-Datasets-47k",
     processes: int = 8,
@@ -84,22 +84,27 @@ TASK: dict[str, Any] = {
     "size": "256x256",
     "shown": 64,
     "capital": 2.5,
+    "margin": 0.15,
     "photos": "none",
     "letters": "ACEHLTX7",
     "length": 1,
     "style": "short",
     "reward": "deepeyes",
 }
-"""A sign of one of eight characters, 2.5 pixels high where it is first seen; enlarged it is about fourteen."""
-COLD: dict[str, Any] = {"careful": 0.7, "needs_tool": 0.6}
-"""What gold shows: two signs in five are large and are read at once; of the others three in ten are guessed unseen."""
+"""A sign of one of eight characters, 2.5 pixels high where it is first seen; enlarged it is about twenty."""
+NEAR: dict[str, Any] = {"capital": 18.0, "careful": 0.0}
+"""Signs as they look from near, read at once: what every arm learns first."""
+COLD: dict[str, Any] = {"careful": 0.7}
+"""Gold zooms in on seven signs of ten and guesses the others unseen."""
 BARE: dict[str, Any] = {"tools": False}
 
 
 def _tiny(arms: list[str], gold: int, sft_tokens: int, grpo_tokens: int, n: int) -> tuple[Stage, ...]:
     limits = Limits(max_turns=4, max_calls=3, max_tokens=96)
     collect = Collect(n=gold, taskset_args=COLD, keep="finished", limits=limits)
+    near = SFT(name="near", data=GOLD, taskset_args=NEAR, steps=120, batch_size=64, lr=1e-3, warmup=10)
     sft = SFT(
+        start="near",
         steps=2000,
         max_tokens=sft_tokens,
         batch_size=32,
@@ -113,7 +118,7 @@ def _tiny(arms: list[str], gold: int, sft_tokens: int, grpo_tokens: int, n: int)
         max_tokens=grpo_tokens,
         tasks_per_step=8,
         group_size=8,
-        lr=5e-4,
+        lr=4e-4,
         warmup=5,
         skip=gold,
         params=SamplingParams(max_tokens=32),
@@ -124,7 +129,7 @@ def _tiny(arms: list[str], gold: int, sft_tokens: int, grpo_tokens: int, n: int)
     def measured(name: str, model: str, **asked: Any) -> Evaluate:
         return replace(measure, name=name, model=model, taskset_args={**measure.taskset_args, **asked})
 
-    stages: list[Stage] = [measured("eval-base", "base"), collect, sft, measured("eval-sft", "sft")]
+    stages: list[Stage] = [measured("eval-base", "base"), near, collect, sft, measured("eval-sft", "sft")]
     if "tool" in arms:
         stages += [grpo, measured("eval-grpo", "grpo"), replace(measured("eval-grpo-hidden", "grpo"), tools=False)]
     for arm, bonus in (("unconditional", "unconditional"), ("plain", "none")):
