@@ -9,8 +9,9 @@ dies out; a bonus for any look gives looks of little use. The paper, Qwen2.5-VL-
     training reproduce zoom                                        all arms, three seeds, a page
 
 The tiny preset is a whole experiment in one run, with the model of `training run tiny_vlm`. A sign too small to be read
-is somewhere on a picture; the cold start's gold zooms in on it more often than not, and else guesses: only the reward
-says that it should always. Each arm is a stage of GRPO on as many tokens, from weights taught with as many tokens:
+is somewhere on a picture. Every arm first learns what signs look like from near. The cold start's gold zooms in on the
+sign more often than not, and else guesses: only the reward says that it should always. Each arm is a stage of GRPO on
+as many tokens, from weights taught with as many tokens:
 
     grpo                 with the tool, DeepEyes' conditional bonus
     grpo-unconditional   the bonus for any look          grpo-plain     no bonus

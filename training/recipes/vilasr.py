@@ -20,6 +20,9 @@ answer; paper, accuracy and form.
 Differences from the paper, in the paper preset:
 - Reflective rejection sampling is left out: data that was sampled so can be given as `sft_data`.
 - The eyes are trained in RL as in the released script, and frozen in the cold start.
+
+What is not shown yet: with these budgets the tiny model learns to draw and to answer, and not to find its way: after
+the cold start of `see` it was right in 45% of 400 mazes, where guessing is right half the time (one seed).
 Cost: tiny, all arms: a quarter of an hour on one core.
 """
 
