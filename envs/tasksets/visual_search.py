@@ -66,6 +66,7 @@ def visual_search(
     signs: int = 1,
     needs_tool: float = 1.0,
     careful: float = 1.0,
+    readable: float | None = None,
     margin: float = 0.4,
     tools: bool = True,
     photos: str = "skimage",
@@ -87,6 +88,7 @@ def visual_search(
         signs: How many signs there are, each with a frame of another colour; the question names one.
         needs_tool: The share of tasks whose sign is too small to be read; in the others it is large enough.
         careful: The share of such tasks whose gold zooms in; the others' guesses: RL finds out what looking is worth.
+        readable: How high the capitals are that are large enough, where the model first sees them; 14 or 10 by default.
         margin: How much the gold leaves around a sign, in heights of it: with less, letters come out larger.
         tools: False leaves the zoom out, and the gold answers at once: the control.
         photos: `skimage`, `sklearn`, `matplotlib` or `packages` (what they ship), a folder, or `none`: drawn grounds.
@@ -97,7 +99,8 @@ def visual_search(
     """
     view = view_of(shown, coordinates, style)
     shares = needs_tool, careful if tools else 0.0
-    dials = _dials(view, size_of(size), (capital, margin), (letters, length, signs), shares, photos_of(photos, split))
+    sizes = capital, readable, margin
+    dials = _dials(view, size_of(size), sizes, (letters, length, signs), shares, photos_of(photos, split))
     stem = f"visual_search-{split}-{size}-{shown}-s{seed}"
     more = f"{letters}{length}-{signs}-{needs_tool}-{capital}-{photos}"  # not `careful`: the same scenes either way
     return drawn_taskset(
@@ -124,23 +127,23 @@ def _zoom(view: View) -> Callable[[Gallery], tuple[Tool, ...]]:
     return lambda gallery: image_tools(gallery, "image_zoom_in_tool", convention=view.convention, zoom=rule)
 
 
-def _capitals(size: tuple[int, int], view: View, capital: float) -> tuple[int, int]:
-    """How high the capitals of an unreadable and of a readable sign are drawn: `capital` as shown, and 10 or 14."""
+def _capitals(size: tuple[int, int], view: View, capital: float, readable: float | None) -> tuple[int, int]:
+    """How high the capitals of an unreadable and of a readable sign are drawn, from how high they are shown."""
     shown = max(view.budget.shown_size(*size))
-    readable = 14 if shown >= 256 else 10
-    return max(4, round(capital * max(size) / shown)), round(readable * max(size) / shown)
+    large = (14 if shown >= 256 else 10) if readable is None else readable
+    return max(4, round(capital * max(size) / shown)), max(4, round(large * max(size) / shown))
 
 
 def _dials(
     view: View,
     size: tuple[int, int],
-    sizes: tuple[float, float],
+    sizes: tuple[float, float | None, float],
     writing: tuple[str, int, int],
     shares: tuple[float, float],
     photos: tuple[str, ...],
 ) -> _Dials:
     """Raises `ConfigError` for dials that cannot be."""
-    (capital, margin), (letters, length, signs) = sizes, writing
+    (capital, readable, margin), (letters, length, signs) = sizes, writing
     if not 1 <= length <= 40 or not letters:
         raise ConfigError(f"a sign of {length} of the characters {letters!r} cannot be written")
     if not 1 <= signs <= len(_FRAMES) or not all(0 <= share <= 1 for share in shares) or not 0.2 <= capital <= 64:
@@ -148,8 +151,8 @@ def _dials(
             f"signs={signs}, needs_tool={shares[0]}, careful={shares[1]}, capital={capital} do not fit",
             hint=f"signs goes from 1 to {len(_FRAMES)}, needs_tool and careful from 0 to 1, capital from 0.2 to 64",
         )
-    if not 0 <= margin <= 10:
-        raise ConfigError(f"margin is {margin}; it goes from 0 to 10")
+    if not 0 <= margin <= 10 or not 0.2 <= (readable or 1) <= 64:
+        raise ConfigError(f"margin={margin}, readable={readable} do not fit; 0 to 10 and 0.2 to 64")
     return _Dials(
         size=size,
         view=view,
@@ -159,7 +162,7 @@ def _dials(
         signs=signs,
         needs_tool=shares[0],
         careful=shares[1],
-        capitals=_capitals(size, view, capital),
+        capitals=_capitals(size, view, capital, readable),
         photos=photos,
     )
 

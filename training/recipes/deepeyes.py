@@ -45,8 +45,8 @@ def deepeyes(
     seed: int = 0,
     model: str | None = None,
     arms: str = "tool,no-tool",
-    gold: int = 2048,
-    sft_tokens: int = 500_000,
+    gold: int = 3072,
+    sft_tokens: int = 800_000,
     grpo_tokens: int = 200_000,
     n: int = 300,
     data: str = "DeepEyes-Datasets-47k",
@@ -95,21 +95,21 @@ TASK: dict[str, Any] = {
 """A sign of one of eight characters, 2.5 pixels high where it is first seen; enlarged it is about twenty."""
 NEAR: dict[str, Any] = {"capital": 18.0, "careful": 0.0}
 """Signs as they look from near, read at once: what every arm learns first."""
-COLD: dict[str, Any] = {"careful": 0.7}
-"""Gold zooms in on seven signs of ten and guesses the others unseen."""
+COLD: dict[str, Any] = {"careful": 0.7, "needs_tool": 0.5, "readable": 18.0}
+"""Half of the signs are near still, or reading is forgotten. Of others, gold guesses three of ten."""
 BARE: dict[str, Any] = {"tools": False}
 
 
 def _tiny(arms: list[str], gold: int, sft_tokens: int, grpo_tokens: int, n: int) -> tuple[Stage, ...]:
     limits = Limits(max_turns=4, max_calls=3, max_tokens=96)
     collect = Collect(n=gold, taskset_args=COLD, keep="finished", limits=limits)
-    near = SFT(name="near", data=GOLD, taskset_args=NEAR, steps=120, batch_size=64, lr=1e-3, warmup=10)
+    near = SFT(name="near", data=GOLD, taskset_args=NEAR, steps=60, batch_size=64, lr=1e-3, warmup=10)
     sft = SFT(
         start="near",
         steps=2000,
         max_tokens=sft_tokens,
         batch_size=32,
-        lr=1.5e-3,
+        lr=1e-3,
         warmup=10,
         trl={"lr_scheduler_type": "constant_with_warmup"},
     )
