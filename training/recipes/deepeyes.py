@@ -6,7 +6,7 @@ dies out; a bonus for any look gives looks of little use. The paper, Qwen2.5-VL-
 
     training run deepeyes                                          the tiny preset: minutes on a CPU
     training run deepeyes preset=paper data=DeepEyes-Datasets-47k  7B, for GPUs
-    training reproduce zoom                                        all arms, three seeds, a page
+    training reproduce zoom                                        three seeds and a page; also bonus, cold_start
 
 The tiny preset is a whole experiment in one run, with the model of `training run tiny_vlm`. A sign too small to be read
 is somewhere on a picture. Every arm first learns what signs look like from near. The cold start's gold zooms in on the

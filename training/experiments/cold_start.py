@@ -1,0 +1,30 @@
+"""Without a cold start, using a tool does not appear (deepeyes, with one and without, 3 seeds)."""
+
+from __future__ import annotations
+
+from training.experiment import Experiment, Row
+
+
+def cold_start() -> Experiment:
+    """DeepEyesV2's reason for its cold start."""
+    seen = ("episodes/calls", "rewards/correct/mean", "completions/mean_length")
+    return Experiment(
+        title="No cold start, no tool",
+        claim="Reinforcement learning alone does not teach a model to use a tool that its instructions describe: "
+        "DeepEyesV2 (arXiv 2511.05271), whose cold start comes first for that reason.",
+        recipe="deepeyes",
+        settings=("preset=tiny", "arms=tool,no-cold-start"),
+        rows=(
+            Row(label="base policy", stages=("eval-base",)),
+            Row(label="with a cold start", stages=("eval-grpo",)),
+            Row(label="no cold start", stages=("eval-grpo-no-cold-start",)),
+        ),
+        metrics=("used_tools%", "tool_calls", "useful_calls", "has_answer%", "mean_tokens"),
+        differences=(
+            ("with a cold start", "no cold start"),
+            ("with a cold start", "no cold start", "used_tools"),
+        ),
+        curves={name: seen for name in ("grpo", "grpo-no-cold-start")},
+        limits="The model has 0.7 million parameters and the signs one of eight characters, on drawn grounds; there is one base "
+        "policy, and a seed is that of cold start and reinforcement learning. All seeds are measured on the same pictures.",
+    )
