@@ -11,8 +11,8 @@ def zoom() -> Experiment:
     return Experiment(
         title="Zooming in on what is too small to see",
         claim="Reinforcement learning teaches a model that sees to zoom in, and that beats the same training "
-        "without the tool: DeepEyes (arXiv 2505.14362), 71.2 before and 90.1 after on V*. Calls first rise, then fall as "
-        "they become exact.",
+        "without the tool: DeepEyes (arXiv 2505.14362), 71.2 before and 90.1 after on V*. Calls first rise, then "
+        "fall as they become exact.",
         recipe="deepeyes",
         settings=("preset=tiny", "arms=tool,no-tool"),
         rows=(
@@ -30,6 +30,6 @@ def zoom() -> Experiment:
             ("zoom", "cold start", "useful_calls"),
         ),
         curves={"grpo": seen},
-        limits="The model has 0.7 million parameters and the signs one of eight characters, on drawn grounds; there is one base "
-        "policy, and a seed is that of cold start and reinforcement learning. All seeds are measured on the same pictures.",
+        limits="The model has 0.7 million parameters and the signs one of eight characters, on drawn grounds. There is one "
+        "base policy; a seed is that of cold start and reinforcement learning. All seeds see the same test pictures.",
     )
