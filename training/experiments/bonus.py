@@ -11,7 +11,7 @@ def bonus() -> Experiment:
     return Experiment(
         title="What a bonus for looking does",
         claim="DeepEyes (arXiv 2505.14362) pays 1.2 for a right answer after a look. On V* that beats a bonus for any "
-        "look and none at all (90.1, 87.4, 87.4): without one zooming dies out, with one for any look it is of little use.",
+        "look and none at all (90.1, 87.4, 87.4): without one zooming dies out, with that it is of little use.",
         recipe="deepeyes",
         settings=("preset=tiny", "arms=tool,unconditional,plain"),
         rows=(
@@ -28,6 +28,6 @@ def bonus() -> Experiment:
             ("conditional", "for any look", "useful_calls"),
         ),
         curves={name: seen for name in ("grpo", "grpo-unconditional", "grpo-plain")},
-        limits="The model has 0.7 million parameters and the signs one of eight characters, on drawn grounds. There is one "
-        "base policy; a seed is that of cold start and reinforcement learning. All seeds see the same test pictures.",
+        limits="The model has 0.7 million parameters and the signs one of eight characters, on drawn grounds. One base "
+        "policy; a seed is that of cold start and reinforcement learning. All seeds see the same test pictures.",
     )

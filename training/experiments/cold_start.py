@@ -25,6 +25,6 @@ def cold_start() -> Experiment:
             ("with a cold start", "no cold start", "used_tools"),
         ),
         curves={name: seen for name in ("grpo", "grpo-no-cold-start")},
-        limits="The model has 0.7 million parameters and the signs one of eight characters, on drawn grounds. There is one "
-        "base policy; a seed is that of cold start and reinforcement learning. All seeds see the same test pictures.",
+        limits="The model has 0.7 million parameters and the signs one of eight characters, on drawn grounds. One base "
+        "policy; a seed is that of cold start and reinforcement learning. All seeds see the same test pictures.",
     )

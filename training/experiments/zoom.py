@@ -30,6 +30,6 @@ def zoom() -> Experiment:
             ("zoom", "cold start", "useful_calls"),
         ),
         curves={"grpo": seen},
-        limits="The model has 0.7 million parameters and the signs one of eight characters, on drawn grounds. There is one "
-        "base policy; a seed is that of cold start and reinforcement learning. All seeds see the same test pictures.",
+        limits="The model has 0.7 million parameters and the signs one of eight characters, on drawn grounds. One base "
+        "policy; a seed is that of cold start and reinforcement learning. All seeds see the same test pictures.",
     )
