@@ -1,4 +1,4 @@
-"""A bonus for a right answer after a look keeps looking alive (deepeyes, its three bonuses, 3 seeds)."""
+"""A bonus for a right answer after a look keeps looking alive: the three bonuses of DeepEyes (three seeds)."""
 
 from __future__ import annotations
 

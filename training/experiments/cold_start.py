@@ -1,4 +1,4 @@
-"""Without a cold start, using a tool does not appear (deepeyes, with one and without, 3 seeds)."""
+"""Using a tool does not appear without a cold start: the same reinforcement learning with one and without."""
 
 from __future__ import annotations
 

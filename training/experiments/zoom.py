@@ -1,4 +1,4 @@
-"""Zooming in pays on signs that are too small to read (deepeyes, with the tool and without, 3 seeds)."""
+"""Zooming in pays on signs that are too small to read: the same recipe with the tool and without (three seeds)."""
 
 from __future__ import annotations
 
