@@ -24,6 +24,7 @@ demo: $(READY)
 	@$(BIN)/training run demo --out runs/demo
 
 demo-visual: $(READY)  # the model that sees is taught first; where that is done, it takes a second
+	@$(BIN)/python -m pip install --quiet -c constraints.txt scikit-image scikit-learn
 	@$(BIN)/training run tiny_vlm --out runs/tiny_vlm
 	@$(BIN)/training run deepeyes preset=tiny --out runs/demo-visual
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ def test_a_folder_from_before_categories_opens_and_goes_on(
     assert play(f"{tasks}:kinds", out)["categories"] == expected["categories"]
 
 
-def test_a_column_of_your_own_file_and_bfcl_name_theirs(tmp_path: Path) -> None:
+def test_a_column_of_your_own_file_names_them(tmp_path: Path) -> None:
     said = [("red", "a"), ("blue", "a"), ("green", "b"), ("half \ud800", "b\ud800")]
     rows = [{"question": "?", "answer": word, "part": part} for word, part in said]
     (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -201,6 +202,10 @@ def test_a_column_of_your_own_file_and_bfcl_name_theirs(tmp_path: Path) -> None:
         "b?": (1, 1.0),
     }
     assert page_of(tmp_path / "r")["runs"][0]["categories"][1][:3] == ["a", "2", "100.0%"]
+
+
+@pytest.mark.skipif(find_spec("bfcl_eval") is None, reason="pip install --no-deps bfcl-eval")
+def test_bfcl_names_its_own(tmp_path: Path) -> None:
     measured = play("bfcl", tmp_path / "bfcl", "-a", "category=simple_python,irrelevance", "-a", "each=2")
     assert {name: one["n"] for name, one in measured["categories"].items()} == {"irrelevance": 2, "simple_python": 2}
     assert {task.info["category"] for task in bfcl("irrelevance", each=1).tasks} == {"irrelevance"}

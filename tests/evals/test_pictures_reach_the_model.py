@@ -41,7 +41,8 @@ def test_a_server_is_sent_the_pictures_and_the_run_keeps_them(
 
 def test_a_model_in_this_process_sees_them_under_a_limit_on_cost_too(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    asked = ["run", "sight", "-n", "1", "-m", "tiny_vlm:0", "--max-tokens", "2", "--max-turns", "1", "-q"]
+    drawn = ["-a", "skills=colour", "-a", "on_photos=0"]
+    asked = ["run", "sight", *drawn, "-n", "1", "-m", "tiny_vlm:0", "--max-tokens", "2", "--max-turns", "1", "-q"]
     assert run(cli, [*asked, "--price", "1,1", "--cost-limit", "1", "--out", str(tmp_path / "run")]) == 0
     (episode,) = read_log(tmp_path / "run" / "samples.jsonl")
     assert images_of(episode) and episode.sampled_tokens == 2

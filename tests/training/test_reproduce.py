@@ -396,5 +396,7 @@ def test_without_a_name_the_experiments_are_listed(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("name", known_experiments())
 def test_a_shipped_experiment_tells_of_what_its_recipe_measures(name: str) -> None:
+    if name == "sight":
+        pytest.importorskip("skimage")  # for its photographs
     experiment = find_experiment(name)
     check_fits(experiment, recipe_of(experiment, (), 0))

@@ -158,15 +158,17 @@ ATTEMPTS: dict[str, str] = {
     "much memory in processes whose first thread has ended": """
         @syscall
         import os, threading, time
+        holding, held = os.pipe()
         def hold():
             time.sleep(0.1)
             x = bytearray(150 * 2**20); x[::4096] = b'x' * len(x[::4096])
-            time.sleep(1.5); os._exit(0)
+            os.write(held, b'x'); time.sleep(3); os._exit(0)
         for _ in range(8):
             if os.fork() == 0:
                 threading.Thread(target=hold).start()
                 syscall(60, 0)
-        time.sleep(1.8); print('ESCAPED')
+        for _ in range(8): os.read(holding, 1)
+        time.sleep(1.5); print('ESCAPED')
         """,
     "many processes whose parents have ended": """
         import os, time
