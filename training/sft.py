@@ -331,7 +331,8 @@ class RowTrainer(SFTTrainer):
         self._metrics["train"]["mean_token_accuracy"].append(right.float().mean().item())
         seen = inputs.get("attention_mask")  # packed rows have none: nothing in them is padding
         count = torch.tensor(inputs["input_ids"].numel()) if seen is None else seen.sum()
-        self.state.num_input_tokens_seen += int(self.accelerator.gather(count).sum())
+        everywhere: Any = self.accelerator.gather(count)
+        self.state.num_input_tokens_seen += int(everywhere.sum())
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
         return losses.sum() / (max(1, len(losses)) if num_items_in_batch is None else num_items_in_batch)
 
