@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -378,8 +379,6 @@ def test_other_settings_than_those_of_the_runs_are_refused_by_name(calm: Path, c
 
 
 def test_an_evaluation_that_scored_nothing_is_no_result(calm: Path, claim: str, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(calm / "seed-0", tmp_path / "seed-0")
     done = tmp_path / "seed-0" / "eval-base" / "done.json"
     found = json.loads(done.read_text())
@@ -398,5 +397,4 @@ def test_without_a_name_the_experiments_are_listed(capsys: pytest.CaptureFixture
 def test_a_shipped_experiment_tells_of_what_its_recipe_measures(name: str) -> None:
     if name == "sight":
         pytest.importorskip("skimage")  # for its photographs
-    experiment = find_experiment(name)
-    check_fits(experiment, recipe_of(experiment, (), 0))
+    check_fits(find_experiment(name), recipe_of(find_experiment(name), (), 0))
