@@ -86,7 +86,8 @@ def test_too_little_memory_and_a_name_that_keeps_nothing_are_said_before_a_run(t
 def test_a_model_is_taught_and_kept_and_then_learns_to_zoom_and_to_draw(cache: Path) -> None:
     pytest.importorskip("sklearn")
     run(tiny_vlm(steps="2,2,2,2,2,2", batch_size=8, n=8), cache.parent / "sees")
-    assert [row["n"] for row in (read_json(cache.parent / "sees" / "report.json") or {})["rows"]] == [8] * len(SKILLS)
+    report = read_json(cache.parent / "sees" / "report.json") or {}
+    assert report["n"] == 8 and len(report["rows"]) == len(SKILLS)
     kept = Path(model_folder("tiny_vlm"))
     assert kept.is_relative_to(cache) and (kept / "preprocessor_config.json").is_file()
     small = {"gold": 32, "sft_tokens": 4000, "grpo_tokens": 4000, "n": 8}
