@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -52,8 +53,10 @@ class BlobStore:
     (4, 2, (255, 0, 0))
     """
 
-    def __init__(self, root: Path | str | None = None) -> None:
+    def __init__(self, root: Path | str | None = None, passing: bool = False) -> None:
         self.root = Path(root) if root is not None else None
+        self.passing = passing
+        """Whether all in it can be made again, so that whoever is done with it may clear it."""
         self._memory: dict[str, bytes] = {}
 
     def put(self, data: bytes) -> Image:
@@ -111,10 +114,10 @@ class BlobStore:
             (self.root / (sha256 + suffix)).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything; a folder goes too, and comes back with the next picture."""
         self._memory.clear()
-        for path in () if self.root is None or not self.root.is_dir() else self.root.iterdir():
-            path.unlink(missing_ok=True)
+        if self.root is not None:
+            shutil.rmtree(self.root, ignore_errors=True)
 
     def __contains__(self, image: Image) -> bool:
         return image.sha256 in self._memory if self.root is None else self._path(image).exists()

@@ -1,4 +1,4 @@
-"""Stages that several recipes share: the nine that show what training with a tool is worth, and five that rehearse.
+"""What several recipes share: a check of arguments; nine stages that show what a tool is worth; five that rehearse.
 
 eval-base   collect          sft          eval-sft   grpo   eval-grpo
             collect-no-tool  sft-no-tool                                eval-no-tool
@@ -6,11 +6,26 @@ eval-base   collect          sft          eval-sft   grpo   eval-grpo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from agent.rollout import Limits
 from agent.sampler import SamplingParams
+from tools.errors import ConfigError, nearest
 from training.recipe import GRPO, SFT, Collect, Evaluate, Stage
+
+
+def one_of(known: Iterable[str], **given: str) -> None:
+    """Raise `ConfigError` where a recipe's argument is none of those it knows.
+
+    >>> one_of(("tiny", "paper"), preset="tinny")
+    Traceback (most recent call last):
+    tools.errors.ConfigError: preset is 'tinny'
+    """
+    names = list(known)
+    for argument, value in given.items():
+        if value not in names:
+            raise ConfigError(f"{argument} is {value!r}", hint=f"{nearest(value, names)}; there are {', '.join(names)}")
 
 
 def with_control(

@@ -93,5 +93,6 @@ def _played(taskset: Taskset, asked: Sequence[int], blobs: BlobStore) -> list[Tr
             for part in message.content:
                 if isinstance(part, Image):
                     blobs.put(taskset.blobs.get(part))
-        taskset.blobs.clear()
+        if taskset.blobs.passing:  # another may be the user's own
+            taskset.blobs.clear()
     return played

@@ -81,8 +81,8 @@ def sft(stage: SFT, run: StageRun, data: Path | None) -> dict[str, Any]:
     renderer = Renderer(tokenizer, dialect_named(run.dialect), vision=vision)
     prepare(model, vision, stage)
     if data is None:
-        facts: dict[str, Any] = {"rows": stage.steps * stage.batch_size}
-        dataset = fresh_rows(gold_tasks(run.recipe, stage), facts["rows"], renderer, blobs)
+        facts: dict[str, Any] = {}
+        dataset = fresh_rows(gold_tasks(run.recipe, stage), stage.steps * stage.batch_size, renderer, blobs)
     else:
         dataset, facts = logged_rows(stage, run, renderer, data)
     with without_peft_warnings():
@@ -107,7 +107,7 @@ def sft(stage: SFT, run: StageRun, data: Path | None) -> dict[str, Any]:
             trainer.add_callback(GoodEnough(stage.until_accuracy))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     leave_model(trainer, tokenizer, run)
-    return facts
+    return facts if data is not None else {"rows": trainer.state.global_step * stage.batch_size}
 
 
 def logged_rows(stage: SFT, run: StageRun, renderer: Renderer, data: Path) -> tuple[Dataset, dict[str, Any]]:

@@ -187,7 +187,7 @@ def unseen(tool: Tool) -> Tool:
 def passing_store() -> BlobStore:
     """Pictures in a folder of their own that is removed with the store: what is drawn can be drawn again."""
     folder = tempfile.mkdtemp(prefix="toolweave-pictures-")
-    store = BlobStore(folder)
+    store = BlobStore(folder, passing=True)
     weakref.finalize(store, _remove, folder, os.getpid())
     return store
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,53 @@ def test_pictures_are_drawn_when_their_turn_comes_and_the_old_ones_go(
     for start in range(0, 24, 4):
         assert all(pictures != "[]" for pictures in made[list(range(start, start + 4))]["pictures"])
     assert len(list((tmp_path / "pictures").iterdir())) == 6
+
+
+OWN = """
+import PIL.Image
+from envs import Rubric, Task, Taskset, ToolEnv, assistant
+from envs.message import Message
+from tools.content import BlobStore, Text
+
+def own(folder: str, n: int = 4):
+    blobs = BlobStore(folder)
+    pictures = [blobs.put_image(PIL.Image.new("RGB", (8, 8), (index, 0, 0))) for index in range(n)]
+    tasks = [
+        Task(id=str(at), prompt=(Message(role="user", content=(picture, Text(text="?"))),), gold=(assistant("red"),))
+        for at, picture in enumerate(pictures)
+    ]
+    async def right(env, trajectory):
+        return 1.0
+    rubric = Rubric(rewards={"right": (right, 1.0)})
+    return Taskset(name="own", tasks=tasks, env=lambda task: ToolEnv(task=task), rubric=rubric, blobs=blobs)
+"""
+
+
+def test_pictures_of_a_users_own_store_are_copied_and_stay_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fresh, "KEPT", 1)
+    (tmp_path / "own.py").write_text(OWN)
+    tasks = GoldTasks(f"{tmp_path / 'own.py'}:own", {"folder": str(tmp_path / "mine")})
+    model, blobs = tiny_vlm(tmp_path / "base"), BlobStore(tmp_path / "pictures")
+    _, tokenizer = load_model(str(model))
+    renderer = Renderer(tokenizer, dialect_named("hermes"), vision=vision_of(str(model), tokenizer, blobs))
+    made = fresh_rows(tasks, 4, renderer, blobs)
+    for start in (0, 2):
+        assert all(pictures != "[]" for pictures in made[[start, start + 1]]["pictures"])
+    assert len(list((tmp_path / "mine").iterdir())) == 4 and len(list((tmp_path / "pictures").iterdir())) == 1
+
+
+def test_what_is_drawn_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are made by a process of their own, which ends without a farewell."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    model = tiny_vlm(tmp_path / "base")
+    stage = SFT(data="gold", steps=2, batch_size=2, trl={"bf16": False, "dataloader_num_workers": 1})
+    asked = {"n": 2, "skills": "colour", "on_photos": 0}
+    run(recipe_of(stage, model=str(model), taskset="sight", taskset_args=asked), tmp_path / "run")
+    gc.collect()
+    assert not list((tmp_path / "scratch").glob("toolweave-pictures-*"))
 
 
 def test_when_the_tasks_are_used_up_those_of_the_next_seed_follow() -> None:

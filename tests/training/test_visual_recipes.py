@@ -29,8 +29,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("recipe", [deepeyes(arms=",".join(ZOOM)), vilasr()], ids=["deepeyes", "vilasr"])
 def test_arms_have_the_same_budgets_and_are_measured_on_the_same_pictures(recipe: Recipe) -> None:
-    assert {stage.max_tokens for stage in recipe.stages if isinstance(stage, GRPO)} == {recipe.stages[-2].max_tokens}
-    assert len({stage.max_tokens for stage in recipe.stages if isinstance(stage, SFT)}) == 1
+    for kind in (GRPO, SFT):
+        (budget,) = {stage.max_tokens for stage in recipe.stages if isinstance(stage, kind) and stage.name != "near"}
+        assert budget
     measured = {stage.model for stage in recipe.stages if isinstance(stage, Evaluate)}
     assert measured >= {stage.name for stage in recipe.stages if isinstance(stage, GRPO)}
     asked = [recipe.arguments(stage) for stage in recipe.stages if isinstance(stage, Evaluate)]

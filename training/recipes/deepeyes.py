@@ -11,7 +11,7 @@ dies out; a bonus for any look gives looks of little use. The paper, Qwen2.5-VL-
 The tiny preset is a whole experiment in one run, with the model of `training run tiny_vlm`. A sign too small to be read
 is somewhere on a picture. Every arm first learns what signs look like from near. The cold start's gold zooms in on the
 sign more often than not, and else guesses: only the reward says that it should always. Each arm is a stage of GRPO on
-as many tokens, from weights taught with as many tokens:
+as many tokens, all but the last from weights taught with as many tokens:
 
     grpo                 with the tool, DeepEyes' conditional bonus
     grpo-unconditional   the bonus for any look          grpo-plain     no bonus
@@ -33,7 +33,7 @@ from typing import Any
 
 from agent.rollout import Limits
 from agent.sampler import SamplingParams
-from tools.errors import ConfigError, nearest
+from training.comparison import one_of
 from training.recipe import GOLD, GRPO, SFT, Collect, Evaluate, Recipe, Stage
 
 PRESETS = ("tiny", "paper")
@@ -54,8 +54,7 @@ def deepeyes(
     threads: int | None = None,
 ) -> Recipe:
     """`preset` is `tiny` or `paper`; of the tiny one, `arms` (some of `ARMS`) and each arm's tokens, `n` to measure."""
-    if preset not in PRESETS:
-        raise ConfigError(f"preset is {preset!r}", hint=nearest(preset, PRESETS))
+    one_of(PRESETS, preset=preset)
     if preset == "paper":
         return Recipe(
             name="deepeyes",
@@ -68,8 +67,7 @@ def deepeyes(
         )
     asked = [arm.strip() for arm in arms.split(",")]
     for arm in asked:
-        if arm not in ARMS:
-            raise ConfigError(f"arms has {arm!r}; there are {', '.join(ARMS)}", hint=nearest(arm, ARMS))
+        one_of(ARMS, arm=arm)
     return Recipe(
         name="deepeyes",
         model=model or "tiny_vlm",
@@ -140,7 +138,7 @@ def _tiny(arms: list[str], gold: int, sft_tokens: int, grpo_tokens: int, n: int)
     if "no-tool" in arms:
         name = "grpo-no-tool"
         stages += [
-            replace(collect, name="collect-no-tool", taskset_args=BARE),
+            replace(collect, name="collect-no-tool", taskset_args={**COLD, **BARE}),
             replace(sft, name="sft-no-tool", data="collect-no-tool"),
             replace(grpo, name=name, start="sft-no-tool", taskset_args=BARE),
             measured(f"eval-{name}", name, **BARE),

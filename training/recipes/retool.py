@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from agent.rollout import Limits
 from agent.sampler import SamplingParams
-from tools.errors import ConfigError, nearest
+from training.comparison import one_of
 from training.recipe import GRPO, SFT, Collect, Evaluate, HeldOut, Recipe, Stage
 
 PRESETS = ("smoke", "paper")
@@ -48,8 +48,7 @@ def retool(
     threads: int | None = None,
 ) -> Recipe:
     """`preset` is `smoke` or `paper`; `processes` is how many the paper preset is launched on."""
-    if preset not in PRESETS:
-        raise ConfigError(f"preset is {preset!r}", hint=nearest(preset, PRESETS))
+    one_of(PRESETS, preset=preset)
     if preset == "paper":
         return Recipe(
             name="retool",

@@ -24,8 +24,7 @@ from __future__ import annotations
 
 from agent.rollout import Limits
 from agent.sampler import SamplingParams
-from tools.errors import ConfigError, nearest
-from training.comparison import rehearsal
+from training.comparison import one_of, rehearsal
 from training.recipe import GRPO, Recipe
 
 PRESETS = ("smoke", "paper")
@@ -41,8 +40,7 @@ def search_r1(
     threads: int | None = None,
 ) -> Recipe:
     """`preset` is `smoke` or `paper`; `replies` records what the search answered, so that the run can be replayed."""
-    if preset not in PRESETS:
-        raise ConfigError(f"preset is {preset!r}", hint=nearest(preset, PRESETS))
+    one_of(PRESETS, preset=preset)
     if preset == "paper":
         return _paper(seed, model or "Qwen/Qwen2.5-7B", data, retriever, replies, threads)
     asked = {"kind": "one_hop", "n": 200, "form": "tags", "reward": "search_r1", "k": 1}

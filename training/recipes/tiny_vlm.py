@@ -5,11 +5,12 @@ tell colours, shapes and hand-written digits, to count, to find and to point, on
 demonstrations and claims about pictures run on it; SmolVLM or Qwen-VL takes its place unchanged.
 
     training run tiny_vlm              then `--model tiny_vlm` names what came of it
-    evals run sight skills=read --model tiny_vlm
+    evals run sight -a skills=read -a length=1 --model tiny_vlm -n 200
 
 A curriculum, because without one it learns nothing for a very long time: first pages of sixteen characters, each in
-its place, where one picture says much; then every skill, with writing that lies ever more freely, in more typefaces, at
-last anywhere and on photographs. Each step's pictures are new. They are drawn by another process.
+its place, where one picture says much; then every skill, with writing that lies ever more freely, in more typefaces,
+anywhere and on photographs; at last more boxes, which need more examples. Each step's pictures are new. They are drawn
+by another process.
 Cost: 28 minutes on 2 shared cores, 3 GB of memory.
 """
 

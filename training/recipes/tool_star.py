@@ -26,8 +26,7 @@ from __future__ import annotations
 
 from agent.rollout import Limits
 from agent.sampler import SamplingParams
-from tools.errors import ConfigError, nearest
-from training.comparison import rehearsal
+from training.comparison import one_of, rehearsal
 from training.recipe import GRPO, SFT, Recipe, Stage
 
 PRESETS = ("smoke", "paper")
@@ -45,8 +44,7 @@ def tool_star(
     threads: int | None = None,
 ) -> Recipe:
     """`preset` is `smoke` or `paper`; `processes` is how many the paper preset is launched on."""
-    if preset not in PRESETS:
-        raise ConfigError(f"preset is {preset!r}", hint=nearest(preset, PRESETS))
+    one_of(PRESETS, preset=preset)
     if preset == "paper":
         return Recipe(
             name="tool_star",

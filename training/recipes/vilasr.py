@@ -33,7 +33,7 @@ from typing import Any
 
 from agent.rollout import Limits
 from agent.sampler import SamplingParams
-from tools.errors import ConfigError, nearest
+from training.comparison import one_of
 from training.recipe import GRPO, SFT, Collect, Evaluate, Recipe, Stage
 
 PRESETS = ("tiny", "paper")
@@ -66,8 +66,7 @@ def vilasr(
     threads: int | None = None,
 ) -> Recipe:
     """`preset` is `tiny` or `paper`; of the tiny one, `arms` (some of `ARMS`) and each arm's tokens, `n` to measure."""
-    if preset not in PRESETS:
-        raise ConfigError(f"preset is {preset!r}", hint=nearest(preset, PRESETS))
+    one_of(PRESETS, preset=preset)
     if preset == "paper":
         return Recipe(
             name="vilasr",
@@ -81,8 +80,7 @@ def vilasr(
         )
     asked = [arm.strip() for arm in arms.split(",")]
     for arm in asked:
-        if arm not in ARMS:
-            raise ConfigError(f"arms has {arm!r}; there are {', '.join(ARMS)}", hint=nearest(arm, ARMS))
+        one_of(ARMS, arm=arm)
     return Recipe(
         name="vilasr",
         model=model or "tiny_vlm",
@@ -133,14 +131,15 @@ def _arm(arm: str, gold: int, sft_tokens: int, grpo_tokens: int, n: int) -> tupl
 
 def _paper(sft_data: str, processes: int) -> tuple[Stage, ...]:
     tasks, mini, group = 32, 16, 8
+    sft_steps = 3 * 33_000 // processes
     return (
         SFT(
             data=sft_data,
-            steps=3 * 33_000 // processes,
+            steps=sft_steps,
             batch_size=processes,
             micro_batch_size=1,
             lr=1e-5,
-            warmup=300 * 33 // processes,
+            warmup=sft_steps // 10,
             max_length=18432,
             freeze_vision=True,
             trl={"lr_scheduler_type": "cosine"},
