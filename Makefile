@@ -10,7 +10,7 @@ export TORCH
 
 help:
 	@echo "make demo        SmolLM2-135M learns to use a Python interpreter: cold start, GRPO, before and after (< 45 min)"
-	@echo "make demo-visual a small model learns to see, then to zoom in; the report has episodes before and after (< 45 min)"
+	@echo "make demo-visual a small model learns to see, then to zoom in; the report has episodes before and after (about 45 min)"
 	@echo "make quickstart  the same with a tiny model from scratch (< 5 min)"
 	@echo "make test        the tests that take seconds each (< 10 min);  make test-all: all of them"
 	@echo "make bench       every benchmark, quick;  make lint: ruff and pyright;  make clean: remove .venv and caches"
