@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from training.experiment import Experiment, Row
+from training.experiments.zoom import LIMITS
 
 
 def bonus() -> Experiment:
@@ -28,6 +29,5 @@ def bonus() -> Experiment:
             ("conditional", "for any look", "useful_calls"),
         ),
         curves={name: seen for name in ("grpo", "grpo-unconditional", "grpo-plain")},
-        limits="The model has 0.7 million parameters and the signs one of eight characters, on drawn grounds. One base "
-        "policy; a seed is that of cold start and reinforcement learning. All seeds see the same test pictures.",
+        limits=LIMITS,
     )

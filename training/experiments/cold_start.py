@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from training.experiment import Experiment, Row
+from training.experiments.zoom import LIMITS
 
 
 def cold_start() -> Experiment:
@@ -25,6 +26,5 @@ def cold_start() -> Experiment:
             ("with a cold start", "no cold start", "used_tools"),
         ),
         curves={name: seen for name in ("grpo", "grpo-no-cold-start")},
-        limits="The model has 0.7 million parameters and the signs one of eight characters, on drawn grounds. One base "
-        "policy; a seed is that of cold start and reinforcement learning. All seeds see the same test pictures.",
+        limits=LIMITS,
     )
