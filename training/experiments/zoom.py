@@ -5,8 +5,9 @@ from __future__ import annotations
 from training.experiment import Experiment, Row
 
 LIMITS = (
-    "The model has 0.7 million parameters and the signs one of eight characters, on drawn grounds. One base "
-    "policy; a seed is that of cold start and reinforcement learning. All seeds see the same test pictures."
+    "The model has 0.7 million parameters and the signs one of eight characters, on drawn grounds, so that guessing is "
+    "right once in eight. One base policy; a seed is that of cold start and reinforcement learning. All seeds see the "
+    "same test pictures."
 )
 """Of every claim about the `deepeyes` recipe's tiny preset."""
 
