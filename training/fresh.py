@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
+import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -30,6 +33,25 @@ TASK = "task"
 """The column that says which task a row is made of."""
 KEPT = 4096
 """So many of the last pictures are kept, more than a batch holds; the others are gone, and can be drawn again."""
+
+_SOCKET_PATH = 107
+"""Bytes that the name of a Unix socket may have (Linux, less the final zero)."""
+_SOCKET_NAME = "/pymp-xxxxxxxx/listener-xxxxxxxx"
+"""What multiprocessing adds to the folder of temporary files."""
+
+
+def row_processes(asked: int) -> int:
+    """How many processes may make rows: none where the folder of temporary files has so long a name that what they
+    make cannot be handed over, on which they would be waited for in vain. The rows are the same.
+    """
+    folder = tempfile.gettempdir()
+    if not asked or len(os.fsencode(folder + _SOCKET_NAME)) <= _SOCKET_PATH:
+        return asked
+    print(
+        f"rows are made by this process: sockets have no room in {folder}; a shorter TMPDIR lets others make them",
+        file=sys.stderr,
+    )
+    return 0
 
 
 def fresh_rows(tasks: GoldTasks, rows: int, renderer: Renderer, blobs: BlobStore) -> Dataset:

@@ -46,7 +46,7 @@ from tools.record import record
 from training.audit import problem_with_images
 from training.budget import GoodEnough, TokenBudget
 from training.files import MODEL, append_metrics, last_checkpoint, publish, rewind_metrics
-from training.fresh import TASK, fresh_rows
+from training.fresh import TASK, fresh_rows, row_processes
 from training.inputs import gold_tasks
 from training.launch import world
 from training.lora import ADAPTER, merged
@@ -261,9 +261,11 @@ def config(stage: SFT, folder: Path, seed: int) -> SFTConfig:
         "disable_tqdm": True,
         "use_cpu": not accelerator,
         "dataloader_pin_memory": accelerator,
+        **stage.trl,
     }
+    settings["dataloader_num_workers"] = row_processes(settings.get("dataloader_num_workers", 0))
     try:
-        return SFTConfig(**{**settings, **stage.trl})
+        return SFTConfig(**settings)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{stage.name}.trl does not fit TRL's SFTConfig: {error}") from error
 

@@ -113,16 +113,22 @@ def test_pictures_of_a_users_own_store_are_copied_and_stay_where_they_are(
     assert len(list((tmp_path / "mine").iterdir())) == 4 and len(list((tmp_path / "pictures").iterdir())) == 1
 
 
-def test_what_is_drawn_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows are made by a process of their own, which ends without a farewell."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
-    (tmp_path / "scratch").mkdir()
+@pytest.mark.parametrize("long", [False, True], ids=["", "where-no-socket-fits"])
+def test_what_is_drawn_leaves_no_folder_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], long: bool
+) -> None:
+    """Rows are made by a process of their own, which ends without a farewell; by this one where it could not be."""
     model = tiny_vlm(tmp_path / "base")
-    stage = SFT(data="gold", steps=2, batch_size=2, trl={"bf16": False, "dataloader_num_workers": 1})
-    asked = {"n": 2, "skills": "colour", "on_photos": 0}
-    run(recipe_of(stage, model=str(model), taskset="sight", taskset_args=asked), tmp_path / "run")
-    gc.collect()
-    assert not list((tmp_path / "scratch").glob("toolweave-pictures-*"))
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        scratch = tmp_path / ("long" * 20) if long else Path(short)
+        scratch.mkdir(exist_ok=True)
+        monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+        stage = SFT(data="gold", steps=2, batch_size=2, trl={"bf16": False, "dataloader_num_workers": 1})
+        asked = {"n": 2, "skills": "colour", "on_photos": 0}
+        run(recipe_of(stage, model=str(model), taskset="sight", taskset_args=asked), tmp_path / "run")
+        gc.collect()
+        assert not list(scratch.glob("toolweave-pictures-*"))
+    assert ("rows are made by this process: sockets have no room in" in capsys.readouterr().err) == long
 
 
 def test_when_the_tasks_are_used_up_those_of_the_next_seed_follow() -> None:
