@@ -35,11 +35,12 @@ class Maze:
     """What each is called on the picture, and where it is."""
 
 
-def make(rng: random.Random, columns: int, rows: int, marks: Sequence[str]) -> Maze:
+def make(rng: random.Random, columns: int, rows: int, marks: Sequence[str], *, corridors: bool = False) -> Maze:
     """A maze in `len(marks)` parts without a way between them, an exit in each, and the start in one of them.
 
     With one mark any two cells are joined by exactly one way. The exit of the start's part is as far from the start as
-    any cell of it, and each part has at least half its share of the cells.
+    any cell of it, and each part has at least half its share of the cells. With `corridors` no way forks: each exit is
+    at an end of its part, and the start at the other end of one.
     """
     cells = [(column, row) for row in range(rows) for column in range(columns)]
     least = len(cells) // (2 * len(marks))
@@ -48,16 +49,40 @@ def make(rng: random.Random, columns: int, rows: int, marks: Sequence[str]) -> M
         for door in rng.sample(sorted(doors), len(marks) - 1):
             doors.discard(door)
         both = frozenset(doors | {(b, a) for a, b in doors})
-        start = rng.choice(cells)
+        ends = [cell for cell in cells if len(open_moves(both, cell)) < 2]
+        if corridors and any(len(open_moves(both, cell)) > 2 for cell in cells):
+            continue
+        start = rng.choice(ends if corridors else cells)
         parts = [_reached(both, start)]
         while left := [cell for cell in cells if not any(cell in part for part in parts)]:
             parts.append(_reached(both, left[0]))
         if min(map(len, parts)) >= max(2, least):
             break
-    ends = [_farthest(parts[0]), *(rng.choice(sorted(part)) for part in parts[1:])]
+    others = (sorted(cell for cell in part if cell in ends or not corridors) for part in parts[1:])
+    reached = [_farthest(parts[0]), *map(rng.choice, others)]
     called = rng.sample(list(marks), len(marks))
-    exits = dict(sorted(zip(called, ends, strict=True)))
+    exits = dict(sorted(zip(called, reached, strict=True)))
     return Maze(columns=columns, rows=rows, doors=both, start=start, exits=exits)
+
+
+def open_moves(doors: frozenset[tuple[Cell, Cell]], cell: Cell) -> list[str]:
+    """The directions in which one can leave a cell, in the order of `MOVES`.
+
+    >>> open_moves(frozenset({((0, 0), (1, 0)), ((1, 0), (0, 0))}), (1, 0))
+    ['left']
+    """
+    return [name for name, (x, y) in MOVES.items() if (cell, (cell[0] + x, cell[1] + y)) in doors]
+
+
+def doors_of(maze: Maze) -> str:
+    """Every cell's open directions, line by line, as a hexadecimal digit: 1 right, 2 left, 4 up, 8 down, added.
+
+    >>> doors_of(from_json({"doors": ["10"], "start": [0, 0], "exits": {"A": [1, 0]}}))
+    '12'
+    """
+    bits = {name: 1 << bit for bit, name in enumerate(MOVES)}
+    cells = [(column, row) for row in range(maze.rows) for column in range(maze.columns)]
+    return "".join(f"{sum(bits[name] for name in open_moves(maze.doors, cell)):X}" for cell in cells)
 
 
 def way(maze: Maze, end: Cell) -> list[Cell] | None:

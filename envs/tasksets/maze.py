@@ -2,10 +2,12 @@
 
 `path` asks for the directions from the green disc to the exit; any that lead there are right. `exit` marks several
 exits of which one can be reached, and asks which: an answer of one word for which the whole way must be followed.
+`doors` asks for what must be seen first: which walls each cell has.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,7 +28,9 @@ from tools.image import Gallery
 from tools.image.coordinates import Convention
 from tools.tool import Tool
 
-Ask: TypeAlias = Literal["path", "exit"]
+Ask: TypeAlias = Literal["path", "exit", "doors"]
+_SHORT: Mapping[Ask, str] = {"path": "way?", "exit": "exit?", "doors": "doors?"}
+Line: TypeAlias = Literal["straight", "cell"]
 Pen: TypeAlias = Literal["see", "blind", "none"]
 """Whether the model may draw, and whether it sees what it drew: the arms of ViLaSR's central claim."""
 
@@ -48,7 +52,9 @@ def maze(
     ask: Ask = "path",
     exits: int = 3,
     marks: Literal["letters", "colours"] = "letters",
+    corridors: bool = False,
     lines_per_call: int = 0,
+    line: Line = "straight",
     tools: Pen = "see",
     coordinates: Convention = "pixel",
     style: Style = "full",
@@ -62,10 +68,13 @@ def maze(
         seed: Another seed gives other mazes of the same split.
         cells: Cells in a row and in a column, 2 to 30.
         shown: Width and height of the picture in pixels.
-        ask: `path`, directions to the only exit; `exit`, which of several can be reached.
+        ask: `path`, directions to the only exit; `exit`, which of several can be reached; `doors`, in which directions
+            each cell is open, line by line as hexadecimal digits: 1 right, 2 left, 4 up, 8 down, added.
         exits: How many exits `exit` has: guessing is right once in so many.
         marks: What an exit is marked with: a letter, or a square of its colour.
+        corridors: Whether the ways are without forks, start and exits at their ends: to be followed, not searched.
         lines_per_call: Straight lines the gold draws with one call, looking at the picture in between; 0: all at once.
+        line: How far one line of the gold reaches: as far as the way is `straight`, or to the next `cell`.
         tools: `see` gives a pen and shows what was drawn; `blind` gives one and shows nothing; `none` gives none, and
             the gold answers at once.
         coordinates: How the drawing tool takes points: `pixel`, `unit`, `per_mille` or `unit_square_padded`.
@@ -76,8 +85,8 @@ def maze(
     view = view_of(shown, coordinates, style)
 
     def draw_one(rng: random.Random) -> Scene | None:
-        made = mazes.make(rng, cells, cells, called)
-        scene = _scene(made, ask, shown, view, lines_per_call)
+        made = mazes.make(rng, cells, cells, called, corridors=corridors)
+        scene = _scene(made, ask, shown, view, lines_per_call, line)
         return scene if scene is None or tools != "none" else replace(scene, calls=())
 
     def given(gallery: Gallery) -> tuple[Tool, ...]:
@@ -90,7 +99,7 @@ def maze(
     return drawn_taskset(
         "maze",
         stem,
-        scenes(f"{stem}-{exits}-{marks}-{shown}", split, n, draw_one),
+        scenes(f"{stem}-{exits}-{marks}-{shown}{'-corridors' if corridors else ''}", split, n, draw_one),
         draw=lambda scene: mazes.draw(mazes.from_json(scene["maze"]), scene["size"][0]),
         tools=given,
         view=view,
@@ -112,9 +121,9 @@ def _called(cells: int, shown: int, ask: Ask, exits: int, marks: str) -> list[st
         raise ConfigError(f"{cells} cells in {shown} pixels cannot be seen", hint=f"shown={6 * cells} or more")
     names = list("ABCDEF") if marks == "letters" else [name for name in COLOURS if name not in _DRAWN]
     most = min(len(names), cells * cells // 4)
-    if ask == "exit" and not 2 <= exits <= most:
+    if ask != "path" and not 2 <= exits <= most:
         raise ConfigError(f"exits is {exits}; with {cells} cells and {marks} it goes from 2 to {most}")
-    return names[: exits if ask == "exit" else 1]
+    return names[: 1 if ask == "path" else exits]
 
 
 def leads_out(given: str, expected: Any) -> bool:
@@ -130,7 +139,7 @@ def leads_out(given: str, expected: Any) -> bool:
     return moves is not None and mazes.walk(made, moves) == next(iter(made.exits.values()))
 
 
-def _scene(made: Maze, ask: Ask, shown: int, view: View, lines_per_call: int) -> Scene | None:
+def _scene(made: Maze, ask: Ask, shown: int, view: View, lines_per_call: int, line: Line) -> Scene | None:
     ways = {name: mazes.way(made, cell) for name, cell in made.exits.items()}
     name, way = next((name, way) for name, way in ways.items() if way is not None)
     if len(way) < 3:
@@ -145,25 +154,32 @@ def _scene(made: Maze, ask: Ask, shown: int, view: View, lines_per_call: int) ->
             name,
             name,
         )
+    elif ask == "doors":
+        answer = said = mazes.doors_of(made)
+        question = (
+            "In which directions is each cell open? Answer line by line with a hexadecimal digit for each cell: "
+            "1 right, 2 left, 4 up, 8 down, added."
+        )
     else:
         exit_is = f"the {name} square" if name in COLOURS else name
         question = f"Which moves lead from the green disc to {exit_is}? Answer with up, down, left, right, in order."
         answer = {"maze": drawing["maze"]}
     return Scene(
         drawing=drawing,
-        question=question if full else "exit?" if ask == "exit" else "way?",
+        question=question if full else _SHORT[ask],
         answer=answer,
         said=said,
-        calls=_traced(made, way, shown, view, lines_per_call),
+        calls=() if ask == "doors" else _traced(made, way, shown, view, lines_per_call, line),
         info={"moves": len(moves), "way": [list(cell) for cell in way]},
     )
 
 
-def _traced(made: Maze, way: list[Cell], shown: int, view: View, lines_per_call: int) -> tuple[Asked, ...]:
+def _traced(made: Maze, way: list[Cell], shown: int, view: View, lines_per_call: int, line: Line) -> tuple[Asked, ...]:
     """The calls that draw the way, on the picture that the call before gave back."""
     size = mazes.picture_size(made, shown)
     lines: list[dict[str, Any]] = []
-    for number, (start, end) in enumerate(mazes.strokes(way), 1):
+    pieces = mazes.strokes(way) if line == "straight" else itertools.pairwise(way)
+    for number, (start, end) in enumerate(pieces, 1):
         ends = [point_for(mazes.middle(made, shown, cell), view.convention, size) for cell in (start, end)]
         lines.append({"index": 1, "start_point_2d": ends[0], "end_point_2d": ends[1], "label": str(number)})
     step = lines_per_call or len(lines)

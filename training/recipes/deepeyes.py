@@ -11,12 +11,13 @@ dies out; a bonus for any look gives looks of little use. The paper, Qwen2.5-VL-
 The tiny preset is a whole experiment in one run, with the model of `training run tiny_vlm`. A sign too small to be read
 is somewhere on a picture. Every arm first learns what signs look like from near. The cold start's gold zooms in on the
 sign more often than not, and else guesses: only the reward says that it should always. Each arm is a stage of GRPO on
-as many tokens, all but the last from weights taught with as many tokens:
+as many tokens, all but the last two from weights taught with as many tokens:
 
     grpo                 with the tool, DeepEyes' conditional bonus
     grpo-unconditional   the bonus for any look          grpo-plain     no bonus
     grpo-no-tool         the same recipe without the tool, cold start included
-    grpo-no-cold-start   from the base policy, with the tool's description alone
+    grpo-near            from weights that read signs from near, and know the tool by its description alone
+    grpo-no-cold-start   from the base policy, which does not know the question either
 
 Format: Hermes calls, the part as the next user turn, `<answer>`. Reward: 0.8 right - 0.2 bad form + 1.2 bonus.
 
@@ -37,7 +38,7 @@ from training.comparison import one_of
 from training.recipe import GOLD, GRPO, SFT, Collect, Evaluate, Recipe, Stage
 
 PRESETS = ("tiny", "paper")
-ARMS = ("tool", "no-tool", "unconditional", "plain", "no-cold-start")
+ARMS = ("tool", "no-tool", "unconditional", "plain", "near", "no-cold-start")
 
 
 def deepeyes(
@@ -143,9 +144,10 @@ def _tiny(arms: list[str], gold: int, sft_tokens: int, grpo_tokens: int, n: int)
             replace(grpo, name=name, start="sft-no-tool", taskset_args=BARE),
             measured(f"eval-{name}", name, **BARE),
         ]
-    if "no-cold-start" in arms:
-        name = "grpo-no-cold-start"
-        stages += [replace(grpo, name=name, start="base"), measured(f"eval-{name}", name)]
+    for arm, start in (("near", "near"), ("no-cold-start", "base")):
+        if arm in arms:
+            name = f"grpo-{arm}"
+            stages += [replace(grpo, name=name, start=start), measured(f"eval-{name}", name)]
     return tuple(stages)
 
 
