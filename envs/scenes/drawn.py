@@ -59,6 +59,9 @@ class Scene:
     said: str
     """The gold answer, as a model would state it."""
     calls: tuple[Asked, ...] = ()
+    aloud: str | None = None
+    """The thought before the gold answer where thoughts are part of the task: written in the short style too, as
+    plain text. None: only the full style has thoughts, in its own words."""
     info: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -217,23 +220,25 @@ def point_for(point: Point, convention: Convention, size: Size) -> list[float]:
 
 
 def _task(id: str, scene: Scene, style: Style, about: str) -> Task:
-    gold = [_calling(number, asked, style) for number, asked in enumerate(scene.calls)]
-    thought = "I have what I need." if style == "full" else None
+    short = style == "short"
+    gold = [_calling(number, asked, short, scene.aloud is not None) for number, asked in enumerate(scene.calls)]
+    thought = None if short else scene.aloud or "I have what I need."
+    before = f"{scene.aloud}\n" if short and scene.aloud else ""
     question = user(scene.question)
     return Task(
         id=id,
         prompt=(system(about), question) if style == "full" else (question,),
         answer=scene.answer,
-        gold=(*gold, assistant(f"<answer>{scene.said}</answer>", reasoning=thought)),
+        gold=(*gold, assistant(f"{before}<answer>{scene.said}</answer>", reasoning=thought)),
         info={**scene.info, "scene": dict(scene.drawing)},
     )
 
 
-def _calling(number: int, asked: Asked, style: Style) -> Message:
+def _calling(number: int, asked: Asked, short: bool, aloud: bool) -> Message:
     name, arguments, thought = asked
     raw = json.dumps({"name": name, "arguments": arguments})
     call = ToolCall(id=f"call_{number}", name=name, raw=raw, arguments=arguments)
-    return assistant(reasoning=thought if style == "full" else None, tool_calls=(call,))
+    return assistant(*([thought] if short and aloud else []), reasoning=None if short else thought, tool_calls=(call,))
 
 
 def _remove(folder: str, owner: int) -> None:

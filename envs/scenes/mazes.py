@@ -74,17 +74,6 @@ def open_moves(doors: frozenset[tuple[Cell, Cell]], cell: Cell) -> list[str]:
     return [name for name, (x, y) in MOVES.items() if (cell, (cell[0] + x, cell[1] + y)) in doors]
 
 
-def doors_of(maze: Maze) -> str:
-    """Every cell's open directions, line by line, as a hexadecimal digit: 1 right, 2 left, 4 up, 8 down, added.
-
-    >>> doors_of(from_json({"doors": ["10"], "start": [0, 0], "exits": {"A": [1, 0]}}))
-    '12'
-    """
-    bits = {name: 1 << bit for bit, name in enumerate(MOVES)}
-    cells = [(column, row) for row in range(maze.rows) for column in range(maze.columns)]
-    return "".join(f"{sum(bits[name] for name in open_moves(maze.doors, cell)):X}" for cell in cells)
-
-
 def way(maze: Maze, end: Cell) -> list[Cell] | None:
     """The cells from the start to `end`, both included; None where no way leads there."""
     came = _reached(maze.doors, maze.start)

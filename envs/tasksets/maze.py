@@ -2,7 +2,7 @@
 
 `path` asks for the directions from the green disc to the exit; any that lead there are right. `exit` marks several
 exits of which one can be reached, and asks which: an answer of one word for which the whole way must be followed.
-`doors` asks for what must be seen first: which walls each cell has.
+`doors` asks for what must be seen first: in which directions each cell is open.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from envs.rewards import correct
@@ -26,11 +25,17 @@ from envs.task import Taskset
 from tools.errors import ConfigError
 from tools.image import Gallery
 from tools.image.coordinates import Convention
+from tools.record import record
 from tools.tool import Tool
 
 Ask: TypeAlias = Literal["path", "exit", "doors"]
+_EACH = (
+    "In which directions is each cell open, and what does it hold? Answer with a line for each, in any order, like "
+    "8, 24: right up green."
+)
 _SHORT: Mapping[Ask, str] = {"path": "way?", "exit": "exit?", "doors": "doors?"}
 Line: TypeAlias = Literal["straight", "cell"]
+Order: TypeAlias = Literal["lines", "way"]
 Pen: TypeAlias = Literal["see", "blind", "none"]
 """Whether the model may draw, and whether it sees what it drew: the arms of ViLaSR's central claim."""
 
@@ -55,6 +60,8 @@ def maze(
     corridors: bool = False,
     lines_per_call: int = 0,
     line: Line = "straight",
+    aloud: bool = False,
+    order: Order = "way",
     tools: Pen = "see",
     coordinates: Convention = "pixel",
     style: Style = "full",
@@ -69,25 +76,33 @@ def maze(
         cells: Cells in a row and in a column, 2 to 30.
         shown: Width and height of the picture in pixels.
         ask: `path`, directions to the only exit; `exit`, which of several can be reached; `doors`, in which directions
-            each cell is open, line by line as hexadecimal digits: 1 right, 2 left, 4 up, 8 down, added.
+            each cell is open and what it holds: a line for each, with the point in its middle, in any order.
         exits: How many exits `exit` has: guessing is right once in so many.
         marks: What an exit is marked with: a letter, or a square of its colour.
         corridors: Whether the ways are without forks, start and exits at their ends: to be followed, not searched.
+            Of 5 cells at most.
         lines_per_call: Straight lines the gold draws with one call, looking at the picture in between; 0: all at once.
         line: How far one line of the gold reaches: as far as the way is `straight`, or to the next `cell`.
+        aloud: The gold says in which directions it could go before each line that it draws, and without a pen the moves
+            before the answer, in the short style too.
+        order: How the gold of `doors` goes through the cells: in `lines`; or along the `way` and then in no order, from
+            which one learns to look where a point is.
         tools: `see` gives a pen and shows what was drawn; `blind` gives one and shows nothing; `none` gives none, and
             the gold answers at once.
         coordinates: How the drawing tool takes points: `pixel`, `unit`, `per_mille` or `unit_square_padded`.
         style: `full` sentences; `short` for a tiny model: no system message, one word, no captions, moves by letter.
         reward: 1 for a right answer, or ViLaSR's.
     """
+    if corridors and cells > 5:
+        raise ConfigError(f"cells is {cells}; ways without forks are found for 5 at most", hint="corridors=false")
     called = _called(cells, shown, ask, exits, marks)
     view = view_of(shown, coordinates, style)
 
+    gold = _Gold(lines_per_call=lines_per_call, line=line, aloud=aloud, pen=tools)
+
     def draw_one(rng: random.Random) -> Scene | None:
         made = mazes.make(rng, cells, cells, called, corridors=corridors)
-        scene = _scene(made, ask, shown, view, lines_per_call, line)
-        return scene if scene is None or tools != "none" else replace(scene, calls=())
+        return _doors(rng, made, shown, view, order) if ask == "doors" else _scene(made, ask, shown, view, gold)
 
     def given(gallery: Gallery) -> tuple[Tool, ...]:
         if tools == "none":
@@ -127,7 +142,7 @@ def _called(cells: int, shown: int, ask: Ask, exits: int, marks: str) -> list[st
 
 
 def leads_out(given: str, expected: Any) -> bool:
-    """Whether an answer is right: the name of the exit, or moves that lead to it and through no wall.
+    """Whether an answer is right: the name of the exit, moves that lead to it through no wall, or every cell's line.
 
     >>> corridor = {"doors": ["10"], "start": [0, 0], "exits": {"A": [1, 0]}}    # two cells, a door between them
     >>> leads_out("Right.", {"maze": corridor}), leads_out("up, right", {"maze": corridor}), leads_out("b", "B")
@@ -135,11 +150,23 @@ def leads_out(given: str, expected: Any) -> bool:
     """
     if isinstance(expected, str):
         return given.strip().strip(".").casefold() == expected.casefold()
+    if "cells" in expected:
+        return sorted(line.strip() for line in given.strip().splitlines()) == list(expected["cells"])
     made, moves = mazes.from_json(expected["maze"]), mazes.read_moves(given)
     return moves is not None and mazes.walk(made, moves) == next(iter(made.exits.values()))
 
 
-def _scene(made: Maze, ask: Ask, shown: int, view: View, lines_per_call: int, line: Line) -> Scene | None:
+@record
+class _Gold:
+    """How the gold goes about it; see `maze`."""
+
+    lines_per_call: int
+    line: Line
+    aloud: bool
+    pen: Pen
+
+
+def _scene(made: Maze, ask: Ask, shown: int, view: View, gold: _Gold) -> Scene | None:
     ways = {name: mazes.way(made, cell) for name, cell in made.exits.items()}
     name, way = next((name, way) for name, way in ways.items() if way is not None)
     if len(way) < 3:
@@ -147,44 +174,71 @@ def _scene(made: Maze, ask: Ask, shown: int, view: View, lines_per_call: int, li
     moves = mazes.moves_of(way)
     full = view.style == "full"
     said = ", ".join(moves) if full else " ".join(move[0].upper() for move in moves)
-    drawing = {"size": list(mazes.picture_size(made, shown)), "maze": mazes.to_json(made)}
+    drawing = _drawing(made, shown)
     if ask == "exit":
         question, answer, said = (
             f"Which of the exits {', '.join(made.exits)} can be reached from the green disc?",
             name,
             name,
         )
-    elif ask == "doors":
-        answer = said = mazes.doors_of(made)
-        question = (
-            "In which directions is each cell open? Answer line by line with a hexadecimal digit for each cell: "
-            "1 right, 2 left, 4 up, 8 down, added."
-        )
     else:
         exit_is = f"the {name} square" if name in COLOURS else name
         question = f"Which moves lead from the green disc to {exit_is}? Answer with up, down, left, right, in order."
         answer = {"maze": drawing["maze"]}
+    draws = gold.pen != "none"
+    last = mazes.open_moves(made.doors, way[-1]) if draws else moves
     return Scene(
         drawing=drawing,
         question=question if full else _SHORT[ask],
         answer=answer,
         said=said,
-        calls=() if ask == "doors" else _traced(made, way, shown, view, lines_per_call, line),
+        calls=_traced(made, way, shown, view, gold) if draws else (),
+        aloud=" ".join(last) if gold.aloud else None,
         info={"moves": len(moves), "way": [list(cell) for cell in way]},
     )
 
 
-def _traced(made: Maze, way: list[Cell], shown: int, view: View, lines_per_call: int, line: Line) -> tuple[Asked, ...]:
+def _doors(rng: random.Random, made: Maze, shown: int, view: View, order: Order) -> Scene:
+    """The question for what is in each cell, and where one can go from there."""
+    drawing = _drawing(made, shown)
+    cells = [(column, row) for row in range(made.rows) for column in range(made.columns)]
+    if order == "way":
+        (way,) = (way for cell in made.exits.values() if (way := mazes.way(made, cell)) is not None)
+        rest = [cell for cell in cells if cell not in way]
+        cells = [*way, *rng.sample(rest, len(rest))]
+    held = {made.start: "green", **{cell: name for name, cell in made.exits.items()}}
+    lines: list[str] = []
+    for cell in cells:
+        x, y = point_for(mazes.middle(made, shown, cell), view.convention, (drawing["size"][0], drawing["size"][1]))
+        words = [*mazes.open_moves(made.doors, cell), *([held[cell]] if cell in held else [])]
+        lines.append(f"{x}, {y}: {' '.join(words)}")
+    return Scene(
+        drawing=drawing,
+        question=_EACH if view.style == "full" else _SHORT["doors"],
+        answer={"cells": sorted(lines)},
+        said="\n".join(lines),
+    )
+
+
+def _drawing(made: Maze, shown: int) -> dict[str, Any]:
+    return {"size": list(mazes.picture_size(made, shown)), "maze": mazes.to_json(made)}
+
+
+def _traced(made: Maze, way: list[Cell], shown: int, view: View, gold: _Gold) -> tuple[Asked, ...]:
     """The calls that draw the way, on the picture that the call before gave back."""
     size = mazes.picture_size(made, shown)
+    pieces = mazes.strokes(way) if gold.line == "straight" else list(itertools.pairwise(way))
     lines: list[dict[str, Any]] = []
-    pieces = mazes.strokes(way) if line == "straight" else itertools.pairwise(way)
     for number, (start, end) in enumerate(pieces, 1):
         ends = [point_for(mazes.middle(made, shown, cell), view.convention, size) for cell in (start, end)]
         lines.append({"index": 1, "start_point_2d": ends[0], "end_point_2d": ends[1], "label": str(number)})
-    step = lines_per_call or len(lines)
-    groups = [lines[first : first + step] for first in range(0, len(lines), step)]
-    return tuple(("path_tracer", {"items": group}, "I draw the way as far as I see it.") for group in groups)
+    step = gold.lines_per_call or len(lines)
+    thoughts = ["I draw the way as far as I see it."] * len(pieces)
+    if gold.aloud:
+        thoughts = [" ".join(mazes.open_moves(made.doors, start)) for start, _ in pieces]
+    return tuple(
+        ("path_tracer", {"items": lines[first : first + step]}, thoughts[first]) for first in range(0, len(lines), step)
+    )
 
 
 _DRAWN = ("green", "red", "blue", "black")

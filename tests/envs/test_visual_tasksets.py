@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from agent import ScriptedSampler, rollout_sync
 from envs import Taskset, Trajectory, assistant
 from envs.scenes import charts as chart_scenes
-from envs.scenes import shapes, signs, transit
+from envs.scenes import mazes, shapes, signs, transit
 from envs.scenes.pens import COLOURS
 from envs.scenes.photos import SHIPPED, open_photo, photos_of
 from envs.tasksets.charts import charts
@@ -39,6 +40,9 @@ SMALL: list[tuple[Callable[..., Taskset], dict[str, Any]]] = [
     (visual_search, {**TINY, "size": "256x256", "letters": "0123456789", "length": 1, "photos": "none"}),
     (maze, {"cells": 5, "shown": 160}),
     (maze, {**TINY, "cells": 4, "ask": "exit", "marks": "colours", "lines_per_call": 1}),
+    (maze, {**TINY, "cells": 4, "ask": "exit", "exits": 2, "corridors": True, "line": "cell", "aloud": True}),
+    (maze, {"cells": 5, "shown": 160, "ask": "doors", "aloud": True}),
+    (maze, {**TINY, "cells": 4, "ask": "doors", "exits": 2, "marks": "colours", "order": "lines"}),
     (spatial, {"shown": 256, "photos": "skimage"}),
     (spatial, {**TINY, "shown": 96, "ask": "distance", "objects": 4}),
     (charts, {"shown": 256}),
@@ -200,10 +204,6 @@ def test_letters_are_lost_at_first_and_there_after_the_zoom() -> None:
 @given(st.integers(0, 2**32), st.integers(2, 8), st.integers(1, 3))
 @settings(max_examples=30, deadline=None)
 def test_a_maze_has_one_way_out_and_the_lines_of_the_gold_cross_no_wall(seed: int, cells: int, exits: int) -> None:
-    import random
-
-    from envs.scenes import mazes
-
     exits = min(exits, cells * cells // 4)
     made = mazes.make(random.Random(seed), cells, cells, list("ABC")[:exits])
     assert mazes.from_json(json.loads(json.dumps(mazes.to_json(made)))) == made
@@ -223,6 +223,46 @@ def test_a_maze_has_one_way_out_and_the_lines_of_the_gold_cross_no_wall(seed: in
         steps = max(abs(x2 - x1), abs(y2 - y1))
         line = [(x1 + (x2 - x1) * k // steps, y1 + (y2 - y1) * k // steps) for k in range(steps + 1)]
         assert all(picture.getpixel(point) != (125, 125, 140) for point in line)
+
+
+@given(st.integers(0, 2**32), st.integers(2, 5), st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_corridors_have_no_forks_and_start_and_exits_at_their_ends(seed: int, cells: int, exits: int) -> None:
+    made = mazes.make(random.Random(seed), cells, cells, list("ABC")[: min(exits, cells * cells // 4)], corridors=True)
+    around = {(x, y): len(mazes.open_moves(made.doors, (x, y))) for x in range(cells) for y in range(cells)}
+    assert set(around.values()) <= {1, 2}
+    assert all(around[cell] == 1 and cell != made.start for cell in made.exits.values()) and around[made.start] == 1
+
+
+def test_each_cell_is_told_of_in_any_order_and_all_of_them_must_be_right() -> None:
+    taskset = maze(n=2, cells=3, shown=96, ask="doors", exits=2, marks="colours")
+    task = taskset.tasks[0]
+    lines = task.gold[-1].text.removeprefix("<answer>").removesuffix("</answer>").splitlines()
+    assert len(lines) == 9 and lines[0].endswith("green"), "the way begins at the green disc"
+    assert sum(line.endswith(("yellow", "purple")) for line in lines) == 2
+
+    def score(said: list[str]) -> float:
+        script = [assistant("<answer>" + "\n".join(said) + "</answer>")]
+        return rollout_sync(taskset.env(task), ScriptedSampler(script), rubric=taskset.rubric).scores["correct"]
+
+    assert score(lines) == score(sorted(lines)) == 1
+    assert score(lines[1:]) == score([*lines, lines[0]]) == score([lines[0] + " up", *lines[1:]]) == 0
+
+
+def test_thoughts_are_said_before_each_line_and_before_the_answer() -> None:
+    asked = {"n": 1, "cells": 4, "shown": 64, "ask": "exit", "exits": 2, "corridors": True, "line": "cell"}
+    for style in ("full", "short"):
+        drawn = maze(**asked, tools="blind", lines_per_call=1, aloud=True, style=style).tasks[0]
+        told = maze(**asked, tools="none", aloud=True, style=style).tasks[0]
+        *lines, answer = drawn.gold
+        assert len(lines) == drawn.info["moves"] and not told.gold[:-1]
+        said = [message.reasoning if style == "full" else message.text.partition("\n")[0] for message in drawn.gold]
+        assert all(said), "where it could go, before each line and at the end"
+        moves = told.gold[-1].reasoning if style == "full" else told.gold[-1].text.partition("\n")[0]
+        assert moves is not None and all(move in one.split() for move, one in zip(moves.split(), said, strict=False))
+        assert answer.text.endswith(f"<answer>{drawn.answer}</answer>")
+    with pytest.raises(ConfigError, match="ways without forks"):
+        maze(n=1, cells=6, corridors=True)
 
 
 def test_the_arms_of_an_experiment_ask_the_same_and_differ_in_what_is_drawn_and_seen() -> None:

@@ -1,4 +1,4 @@
-"""A bonus for a right answer after a look keeps looking alive: the three bonuses of DeepEyes (three seeds)."""
+"""The three bonuses for looking of DeepEyes, side by side: after a right answer, for any look, none (three seeds)."""
 
 from __future__ import annotations
 
