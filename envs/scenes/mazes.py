@@ -65,6 +65,11 @@ def make(rng: random.Random, columns: int, rows: int, marks: Sequence[str], *, c
     return Maze(columns=columns, rows=rows, doors=both, start=start, exits=exits)
 
 
+def cells_of(maze: Maze) -> list[Cell]:
+    """Every cell, line by line."""
+    return [(column, row) for row in range(maze.rows) for column in range(maze.columns)]
+
+
 def open_moves(doors: frozenset[tuple[Cell, Cell]], cell: Cell) -> list[str]:
     """The directions in which one can leave a cell, in the order of `MOVES`.
 

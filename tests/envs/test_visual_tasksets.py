@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import ScriptedSampler, rollout_sync
-from envs import Taskset, Trajectory, assistant
+from envs import Message, Taskset, Trajectory, assistant
 from envs.scenes import charts as chart_scenes
 from envs.scenes import mazes, shapes, signs, transit
 from envs.scenes.pens import COLOURS
@@ -40,9 +40,10 @@ SMALL: list[tuple[Callable[..., Taskset], dict[str, Any]]] = [
     (visual_search, {**TINY, "size": "256x256", "letters": "0123456789", "length": 1, "photos": "none"}),
     (maze, {"cells": 5, "shown": 160}),
     (maze, {**TINY, "cells": 4, "ask": "exit", "marks": "colours", "lines_per_call": 1}),
-    (maze, {**TINY, "cells": 4, "ask": "exit", "exits": 2, "corridors": True, "line": "cell", "aloud": True}),
-    (maze, {"cells": 5, "shown": 160, "ask": "doors", "aloud": True}),
-    (maze, {**TINY, "cells": 4, "ask": "doors", "exits": 2, "marks": "colours", "order": "lines"}),
+    (maze, {**TINY, "cells": 4, "ask": "exit", "exits": 2, "corridors": True, "line": "cell", "aloud": "way"}),
+    (maze, {"cells": 5, "shown": 160, "aloud": "maze"}),
+    (maze, {"cells": 5, "shown": 160, "ask": "doors", "order": "way"}),
+    (maze, {**TINY, "cells": 4, "ask": "doors", "exits": 2, "marks": "colours"}),
     (spatial, {"shown": 256, "photos": "skimage"}),
     (spatial, {**TINY, "shown": 96, "ask": "distance", "objects": 4}),
     (charts, {"shown": 256}),
@@ -235,7 +236,7 @@ def test_corridors_have_no_forks_and_start_and_exits_at_their_ends(seed: int, ce
 
 
 def test_each_cell_is_told_of_in_any_order_and_all_of_them_must_be_right() -> None:
-    taskset = maze(n=2, cells=3, shown=96, ask="doors", exits=2, marks="colours")
+    taskset = maze(n=2, cells=3, shown=96, ask="doors", exits=2, marks="colours", order="way")
     task = taskset.tasks[0]
     lines = task.gold[-1].text.removeprefix("<answer>").removesuffix("</answer>").splitlines()
     assert len(lines) == 9 and lines[0].endswith("green"), "the way begins at the green disc"
@@ -249,17 +250,22 @@ def test_each_cell_is_told_of_in_any_order_and_all_of_them_must_be_right() -> No
     assert score(lines[1:]) == score([*lines, lines[0]]) == score([lines[0] + " up", *lines[1:]]) == 0
 
 
+def _thought(message: Message, style: str) -> str:
+    return (message.reasoning or "") if style == "full" else message.text.partition("<")[0].strip()
+
+
 def test_thoughts_are_said_before_each_line_and_before_the_answer() -> None:
     asked = {"n": 1, "cells": 4, "shown": 64, "ask": "exit", "exits": 2, "corridors": True, "line": "cell"}
     for style in ("full", "short"):
-        drawn = maze(**asked, tools="blind", lines_per_call=1, aloud=True, style=style).tasks[0]
-        told = maze(**asked, tools="none", aloud=True, style=style).tasks[0]
+        drawn = maze(**asked, tools="blind", lines_per_call=1, aloud="way", style=style).tasks[0]
+        told = maze(**asked, tools="none", aloud="way", style=style).tasks[0]
         *lines, answer = drawn.gold
         assert len(lines) == drawn.info["moves"] and not told.gold[:-1]
-        said = [message.reasoning if style == "full" else message.text.partition("\n")[0] for message in drawn.gold]
-        assert all(said), "where it could go, before each line and at the end"
-        moves = told.gold[-1].reasoning if style == "full" else told.gold[-1].text.partition("\n")[0]
-        assert moves is not None and all(move in one.split() for move, one in zip(moves.split(), said, strict=False))
+        said = [_thought(message, style) for message in drawn.gold]
+        whole = _thought(told.gold[-1], style)
+        assert whole == "\n".join(said), "the same thoughts, in pieces or at once"
+        assert "green" in said[0].split() and said[-1].endswith(str(drawn.answer))
+        assert [one.split()[-1] for one in said[:-1]] == [one.split()[0] for one in said[1:]], "where it goes, it is"
         assert answer.text.endswith(f"<answer>{drawn.answer}</answer>")
     with pytest.raises(ConfigError, match="ways without forks"):
         maze(n=1, cells=6, corridors=True)

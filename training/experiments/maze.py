@@ -32,7 +32,8 @@ def maze() -> Experiment:
             ("draw and see", "cold start, draw and see"),
         ),
         curves={name: seen for name in ("grpo-see", "grpo-blind", "grpo-text")},
-        limits="The model has 0.7 million parameters and writes no thoughts, so that text alone is looking alone. "
-        "A maze has nine cells and two exits; guessing is right half the time. The base policy is one, and "
-        "a seed is that of cold start and reinforcement learning. All seeds are measured on the same mazes.",
+        limits="The model has 0.7 million parameters. A maze has sixteen cells, ways without forks and two exits; "
+        "guessing is right half the time. All arms say the same of each cell of the way, in the same "
+        "words: text alone lacks the drawing and nothing else. As many tokens are more episodes the shorter they are. "
+        "The base policy is one, and a seed is that of everything after it. All seeds are measured on the same mazes.",
     )

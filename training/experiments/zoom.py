@@ -6,8 +6,8 @@ from training.experiment import Experiment, Row
 
 LIMITS = (
     "The model has 0.7 million parameters and the signs one of eight characters, on drawn grounds, so that guessing is "
-    "right once in eight. One base policy; a seed is that of cold start and reinforcement learning. All seeds see the "
-    "same test pictures."
+    "right once in eight. One base policy, taught near signs once in the same way; a seed is that of the cold start "
+    "with the tool and of reinforcement learning. All seeds see the same test pictures."
 )
 """Of every claim about the `deepeyes` recipe's tiny preset."""
 
