@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -48,10 +48,11 @@ def make(rng: random.Random, columns: int, rows: int, marks: Sequence[str], *, c
         doors = _tree(rng, columns, rows)
         for door in rng.sample(sorted(doors), len(marks) - 1):
             doors.discard(door)
-        both = frozenset(doors | {(b, a) for a, b in doors})
-        ends = [cell for cell in cells if len(open_moves(both, cell)) < 2]
-        if corridors and any(len(open_moves(both, cell)) > 2 for cell in cells):
+        open_to = Counter(itertools.chain.from_iterable(doors))
+        if corridors and max(open_to.values()) > 2:
             continue
+        ends = [cell for cell in cells if open_to[cell] < 2]
+        both = frozenset(doors | {(b, a) for a, b in doors})
         start = rng.choice(ends if corridors else cells)
         parts = [_reached(both, start)]
         while left := [cell for cell in cells if not any(cell in part for part in parts)]:

@@ -29,18 +29,18 @@ from tools.record import record
 from tools.tool import Tool
 
 Ask: TypeAlias = Literal["path", "exit", "doors"]
-_DRAWING = "I draw the way as far as I see it."
+Line: TypeAlias = Literal["straight", "cell"]
+Order: TypeAlias = Literal["lines", "way"]
+Aloud: TypeAlias = Literal["nothing", "way"]
+Pen: TypeAlias = Literal["see", "blind", "none"]
+"""Whether the model may draw, and whether it sees what it drew: the arms of ViLaSR's central claim."""
+
+_SHORT: Mapping[Ask, str] = {"path": "way?", "exit": "exit?", "doors": "doors?"}
 _EACH = (
     "In which directions is each cell open, and what does it hold? Answer with a line for each, in any order: row and "
     "column as one number, then the words, like 21 right up green."
 )
-_SHORT: Mapping[Ask, str] = {"path": "way?", "exit": "exit?", "doors": "doors?"}
-Line: TypeAlias = Literal["straight", "cell"]
-Order: TypeAlias = Literal["lines", "way"]
-Aloud: TypeAlias = Literal["nothing", "way", "maze"]
-Pen: TypeAlias = Literal["see", "blind", "none"]
-"""Whether the model may draw, and whether it sees what it drew: the arms of ViLaSR's central claim."""
-
+_DRAWING = "I draw the way as far as I see it."
 _TASK = "Find the way through the maze in the picture."
 _END = "End with <answer>...</answer>."
 ABOUT: Mapping[Pen, str] = {
@@ -85,9 +85,8 @@ def maze(
             Of 5 cells at most.
         lines_per_call: Straight lines the gold draws with one call, looking at the picture in between; 0: all at once.
         line: How far one line of the gold reaches: as far as the way is `straight`, or to the next `cell`.
-        aloud: What the gold says in the short style too, as an answer to `doors` would: `nothing`; of each cell of the
-            `way`, and to which it goes on, before it draws on from there, or without a pen before the answer; or of
-            all of the `maze` first.
+        aloud: What the gold says, in the short style too: `nothing`; or of each cell of the `way` what an answer to
+            `doors` would, and to which it goes on: before it draws on from there, or without a pen before the answer.
         order: How the gold of `doors` goes through the cells: in `lines`, or along the `way` and then in no order.
         tools: `see` gives a pen and shows what was drawn; `blind` gives one and shows nothing; `none` gives none, and
             the gold answers at once.
@@ -190,10 +189,8 @@ def _scene(made: Maze, ask: Ask, shown: int, view: View, gold: _Gold) -> Scene |
         question = f"Which moves lead from the green disc to {exit_is}? Answer with up, down, left, right, in order."
         answer = {"maze": drawing["maze"]}
     draws = gold.pen != "none"
-    thoughts = [f"{line} {_number(there)}" for line, there in zip(_told(made, way), way[1:], strict=False)]
-    thoughts += _told(made, way[-1:])
-    if gold.aloud == "maze":
-        thoughts[0] = "\n".join([*_told(made, mazes.cells_of(made)), thoughts[0]])
+    *before, last = _told(made, way)
+    thoughts = [*(f"{line} {_number(there)}" for line, there in zip(before, way[1:], strict=True)), last]
     return Scene(
         drawing=drawing,
         question=question if full else _SHORT[ask],

@@ -70,7 +70,7 @@ def vilasr(
     model: str | None = None,
     arms: str = "see,blind,text",
     sight_steps: int = 1400,
-    sft_tokens: int = 600_000,
+    sft_tokens: int = 1_200_000,
     grpo_tokens: int = 80_000,
     n: int = 300,
     data: str = "vilasr_rl_data.jsonl",
@@ -102,7 +102,7 @@ def vilasr(
         taskset_args=TASK,
         stages=(
             _mazes(seed, sight_steps),
-            replace(_taught("way", "text", seed, sft_tokens), start="mazes"),
+            replace(_taught("way", "text", seed, sft_tokens // 2), start="mazes"),
             *(stage for arm in asked for stage in _arm(arm, seed, sft_tokens, grpo_tokens, n)),
         ),
         seed=seed,
@@ -144,7 +144,12 @@ def _arm(arm: str, seed: int, sft_tokens: int, grpo_tokens: int, n: int) -> tupl
     asked = ARMS[arm]
     limits = Limits(max_turns=14, max_calls=13, max_tokens=1000)
     params = SamplingParams(max_tokens=128)
-    measure = Evaluate(n=n, taskset_args={**asked, "split": "test", "n": n}, params=params, limits=limits)
+    measure = Evaluate(
+        n=n,
+        taskset_args={**asked, "split": "test", "n": n},
+        params=replace(params, temperature=0.0),
+        limits=limits,
+    )
     return (
         _taught(f"sft-{arm}", arm, seed, sft_tokens),
         replace(measure, name=f"eval-sft-{arm}", model=f"sft-{arm}"),
