@@ -143,7 +143,7 @@ table { border-collapse: collapse; margin: 1rem 0; }
 th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #ddd; vertical-align: top; }
 img { max-width: 100%; }
 pre { background: #f6f6f6; padding: 1rem; overflow: auto; font-size: 13px; }
-.sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 0 1.5rem; }
+.sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); gap: 0 1.5rem; }
 .sides > div { border-left: 3px solid #ddd; padding-left: .8rem; min-width: 0; }
 .sides h4, .sides p { margin: .3rem 0; } .sides pre { padding: .3rem .5rem; margin: .3rem 0; white-space: pre-wrap; }
 .said { white-space: pre-wrap; overflow-wrap: anywhere; } .shot { image-rendering: pixelated; display: block; }
