@@ -86,11 +86,18 @@ def view_of(shown: int, convention: Convention = "pixel", style: Style = "full")
     return View(budget=ImageBudget(max_pixels=shown * shown, max_side=shown), convention=convention, style=style)
 
 
-def scenes(stem: str, split: Split, n: int, draw: Callable[[random.Random], Scene | None]) -> list[Scene]:
+def scenes(
+    stem: str,
+    split: Split,
+    n: int,
+    draw: Callable[[random.Random], Scene | None],
+    *,
+    apart: Callable[[Scene], Any] = lambda scene: [scene.drawing, scene.question],
+) -> list[Scene]:
     """`n` scenes of a split, no two the same. Scene `i` depends on `stem` and `i`, never on `n`.
 
-    Train, validation and test scenes are told apart by a hash of what is drawn and asked: 70, 10 and 20 percent. `draw`
-    may give None for a draw that came to nothing.
+    Train, validation and test scenes are told apart by a hash of `apart`, JSON values, by default what is drawn and
+    asked: 70, 10 and 20 percent. `draw` may give None for a draw that came to nothing.
     """
     if split not in get_args(Split):
         raise ConfigError(f"split is {split!r}; it must be one of {', '.join(get_args(Split))}")
@@ -102,8 +109,10 @@ def scenes(stem: str, split: Split, n: int, draw: Callable[[random.Random], Scen
         rng = random.Random(derive_seed(stem, split, index))
         for _ in range(1000):
             scene = draw(rng)
-            key = "" if scene is None else json.dumps([scene.drawing, scene.question], sort_keys=True)
-            if scene is not None and key not in seen and split_of(key) == split:
+            if scene is None:
+                continue
+            key = json.dumps([scene.drawing, scene.question], sort_keys=True)
+            if key not in seen and split_of(json.dumps(apart(scene), sort_keys=True)) == split:
                 seen.add(key)
                 found.append(scene)
                 break

@@ -8,8 +8,10 @@ exits of which one can be reached, and asks which: an answer of one word for whi
 from __future__ import annotations
 
 import itertools
+import json
 import random
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
 from envs.rewards import correct
@@ -21,6 +23,7 @@ from envs.scenes.drawn import Asked, Scene, Split, Style, View, drawn_taskset, p
 from envs.scenes.mazes import Cell, Maze
 from envs.scenes.pens import COLOURS
 from envs.scoring import tagged
+from envs.seed import derive_seed
 from envs.task import Taskset
 from tools.errors import ConfigError
 from tools.image import Gallery
@@ -38,7 +41,8 @@ Pen: TypeAlias = Literal["see", "blind", "none"]
 _SHORT: Mapping[Ask, str] = {"path": "way?", "exit": "exit?", "doors": "doors?"}
 _EACH = (
     "In which directions is each cell open, and what does it hold? Answer with a line for each, in any order: row and "
-    "column as one number, then the words, like 21 right up green."
+    "column as one number, and the words for it. The first cell of the second row, open to the right and up, with the "
+    "green disc: 21 right up green."
 )
 _DRAWING = "I draw the way as far as I see it."
 _TASK = "Find the way through the maze in the picture."
@@ -48,6 +52,7 @@ ABOUT: Mapping[Pen, str] = {
     "blind": f"{_TASK} You may draw on it with path_tracer, a line at a time; the drawing is not shown. {_END}",
     "none": f"{_TASK} {_END}",
 }
+_LOOK = f"Look at the maze in the picture. {_END}"
 
 
 def maze(
@@ -74,12 +79,12 @@ def maze(
     Args:
         split: `train`, `val` or `test`; they share no maze.
         n: How many tasks. The first tasks are the same for every `n`.
-        seed: Another seed gives other mazes of the same split.
+        seed: Another seed draws anew from the same split; small mazes come again.
         cells: Cells in a row and in a column, 2 to 30.
         shown: Width and height of the picture in pixels.
         ask: `path`, directions to the only exit; `exit`, which of several can be reached; `doors`, in which directions
             each cell is open and what it holds: a line for each, with its row and column, in any order.
-        exits: How many exits `exit` has: guessing is right once in so many.
+        exits: How many exits `exit` and `doors` have: guessing which can be reached is right once in so many.
         marks: What an exit is marked with: a letter, or a square of its colour.
         corridors: Whether the ways are without forks, start and exits at their ends: to be followed, not searched.
             Of 5 cells at most.
@@ -94,6 +99,8 @@ def maze(
         style: `full` sentences; `short` for a tiny model: no system message, one word, no captions, moves by letter.
         reward: 1 for a right answer, or ViLaSR's.
     """
+    if lines_per_call < 0:
+        raise ConfigError(f"lines_per_call is {lines_per_call}", hint="0 draws all lines at once")
     if cells > 9 and (ask == "doors" or aloud != "nothing"):
         raise ConfigError(f"cells is {cells}; a cell's row and column are told as one digit each", hint="9 at most")
     if corridors and cells > 5:
@@ -105,23 +112,26 @@ def maze(
 
     def draw_one(rng: random.Random) -> Scene | None:
         made = mazes.make(rng, cells, cells, called, corridors=corridors)
-        return _doors(rng, made, shown, view, order) if ask == "doors" else _scene(made, ask, shown, view, gold)
+        return _doors(made, shown, view, order) if ask == "doors" else _scene(made, ask, shown, view, gold)
 
     def given(gallery: Gallery) -> tuple[Tool, ...]:
-        if tools == "none":
+        if tools == "none" or ask == "doors":
             return ()
         _, tracer = pens(gallery, view)
         return (tracer,) if tools == "see" else (unseen(tracer),)
 
     stem = f"maze-{split}-{ask}-{cells}-s{seed}"
+    look = f"{exits}-{marks}-{shown}{'-corridors' if corridors else ''}"
     return drawn_taskset(
         "maze",
         stem,
-        scenes(f"{stem}-{exits}-{marks}-{shown}{'-corridors' if corridors else ''}", split, n, draw_one),
+        scenes(
+            f"{stem}-{exits}-{marks}-{shown}{'-corridors' if corridors else ''}", split, n, draw_one, apart=_maze_of
+        ),
         draw=lambda scene: mazes.draw(mazes.from_json(scene["maze"]), scene["size"][0]),
         tools=given,
         view=view,
-        about=ABOUT[tools],
+        about=_LOOK if ask == "doors" else ABOUT[tools],
         rubric=_rubric(reward, style),
     )
 
@@ -134,13 +144,14 @@ def _rubric(reward: str, style: Style) -> Rubric:
 def _called(cells: int, shown: int, ask: Ask, exits: int, marks: str) -> list[str]:
     """What the exits are called. Raises `ConfigError` for dials that cannot be."""
     if not 2 <= cells <= 30:
-        raise ConfigError(f"cells is {cells}; it goes from 2 to 30")
+        raise ConfigError(f"cells is {cells}", hint="from 2 to 30")
     if shown < 6 * cells:
         raise ConfigError(f"{cells} cells in {shown} pixels cannot be seen", hint=f"shown={6 * cells} or more")
     names = list("ABCDEF") if marks == "letters" else [name for name in COLOURS if name not in _DRAWN]
     most = min(len(names), cells * cells // 4)
     if ask != "path" and not 2 <= exits <= most:
-        raise ConfigError(f"exits is {exits}; with {cells} cells and {marks} it goes from 2 to {most}")
+        known = f"from 2 to {most}" if most > 1 else "one at most, which ask=path has"
+        raise ConfigError(f"exits is {exits}", hint=f"with {cells} cells and {marks}: {known}")
     return names[: 1 if ask == "path" else exits]
 
 
@@ -154,9 +165,15 @@ def leads_out(given: str, expected: Any) -> bool:
     if isinstance(expected, str):
         return given.strip().strip(".").casefold() == expected.casefold()
     if "cells" in expected:
-        return sorted(line.strip() for line in given.strip().splitlines()) == list(expected["cells"])
+        return _cells(given.splitlines()) == _cells(expected["cells"])
     made, moves = mazes.from_json(expected["maze"]), mazes.read_moves(given)
     return moves is not None and mazes.walk(made, moves) == next(iter(made.exits.values()))
+
+
+def _cells(lines: Iterable[str]) -> list[list[str]]:
+    """Each line's words in any order, the lines by their words."""
+    told = [sorted(re.findall(r"\w+", line.casefold())) for line in lines]
+    return sorted(words for words in told if words)
 
 
 @record
@@ -202,9 +219,15 @@ def _scene(made: Maze, ask: Ask, shown: int, view: View, gold: _Gold) -> Scene |
     )
 
 
-def _doors(rng: random.Random, made: Maze, shown: int, view: View, order: Order) -> Scene:
+def _maze_of(scene: Scene) -> Any:
+    """What splits are told apart by: a maze is in one, whatever is asked of it and however large it is drawn."""
+    return scene.drawing["maze"]
+
+
+def _doors(made: Maze, shown: int, view: View, order: Order) -> Scene:
     """The question for what is in each cell, and where one can go from there."""
     drawing = _drawing(made, shown)
+    rng = random.Random(derive_seed("order of cells", json.dumps(drawing, sort_keys=True)))
     cells = mazes.cells_of(made)
     if order == "way":
         (way,) = (way for cell in made.exits.values() if (way := mazes.way(made, cell)) is not None)
@@ -222,7 +245,7 @@ def _doors(rng: random.Random, made: Maze, shown: int, view: View, order: Order)
 def _told(made: Maze, cells: list[Cell]) -> list[str]:
     """A line for each cell: row and column as a number of two digits, in which directions it is open, what it holds.
 
-    A small model finds a place by one token, its number, several times faster than by two that it must put together.
+    The number is one token of the tiny model, which then need not put two coordinates together to look there.
     """
     held = {cell: [name] for name, cell in (("green", made.start), *made.exits.items())}
     return [" ".join([_number(cell), *mazes.open_moves(made.doors, cell), *held.get(cell, [])]) for cell in cells]
@@ -245,11 +268,12 @@ def _traced(made: Maze, way: list[Cell], shown: int, view: View, gold: _Gold, th
         ends = [point_for(mazes.middle(made, shown, cell), view.convention, size) for cell in (start, end)]
         lines.append({"index": 1, "start_point_2d": ends[0], "end_point_2d": ends[1], "label": str(number)})
     step = gold.lines_per_call or len(lines)
-    said = dict(zip(way, thoughts, strict=True)) if gold.aloud != "nothing" else {}
-    return tuple(
-        ("path_tracer", {"items": lines[first : first + step]}, said.get(pieces[first][0], _DRAWING))
-        for first in range(0, len(lines), step)
-    )
+    calls: list[Asked] = []
+    for first in range(0, len(lines), step):
+        start, end = (way.index(cell) for cell in (pieces[first][0], pieces[min(first + step, len(pieces)) - 1][1]))
+        said = _DRAWING if gold.aloud == "nothing" else "\n".join(thoughts[start:end])
+        calls.append(("path_tracer", {"items": lines[first : first + step]}, said))
+    return tuple(calls)
 
 
 _DRAWN = ("green", "red", "blue", "black")

@@ -237,6 +237,8 @@ def test_corridors_have_no_forks_and_start_and_exits_at_their_ends(seed: int, ce
 
 def test_each_cell_is_told_of_in_any_order_and_all_of_them_must_be_right() -> None:
     taskset = maze(n=2, cells=3, shown=96, ask="doors", exits=2, marks="colours", order="way")
+    in_lines = maze(n=2, cells=3, shown=96, ask="doors", exits=2, marks="colours")
+    assert [task.info for task in taskset.tasks] == [task.info for task in in_lines.tasks]
     task = taskset.tasks[0]
     lines = task.gold[-1].text.removeprefix("<answer>").removesuffix("</answer>").splitlines()
     assert len(lines) == 9 and lines[0].endswith("green"), "the way begins at the green disc"
@@ -246,7 +248,7 @@ def test_each_cell_is_told_of_in_any_order_and_all_of_them_must_be_right() -> No
         script = [assistant("<answer>" + "\n".join(said) + "</answer>")]
         return rollout_sync(taskset.env(task), ScriptedSampler(script), rubric=taskset.rubric).scores["correct"]
 
-    assert score(lines) == score(sorted(lines)) == 1
+    assert score(lines) == score(sorted(lines)) == score([" ".join(line.upper().split()[::-1]) for line in lines]) == 1
     assert score(lines[1:]) == score([*lines, lines[0]]) == score([lines[0] + " up", *lines[1:]]) == 0
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,7 +58,21 @@ def test_tasks_of_the_cold_start_are_not_those_of_grpo() -> None:
         for stage in draw.stages:
             if not isinstance(stage, Evaluate):
                 seeds[stage.kind].add(draw.arguments(stage)["seed"])
-    assert seeds == {"grpo": {500, 1500, 2500}, "sft": {0, 1000, 2000}}, "stages on gold take the seeds in between"
+    assert seeds["grpo"] == {500, 1500, 2500}
+    assert seeds["sft"] == {seed + part for seed in (0, 1000, 2000) for part in (0, 100, 200)}, "and the seeds between"
+
+
+def test_a_maze_that_is_measured_is_in_no_training_data_whatever_was_asked_of_it() -> None:
+    from envs.tasksets.maze import maze
+
+    asked = {name: value for name, value in vilasr().taskset_args.items() if name != "n"}
+
+    def drawn(**dials: Any) -> set[str]:
+        tasks = maze(**{**asked, **dials}).tasks
+        return {json.dumps(task.info["scene"]["maze"], sort_keys=True) for task in tasks}
+
+    measured = drawn(split="test", n=100)
+    assert measured.isdisjoint(drawn(ask="doors", n=1500, order="way")) and measured.isdisjoint(drawn(n=500))
 
 
 def test_what_a_recipe_does_not_know_is_refused() -> None:

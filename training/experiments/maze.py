@@ -1,4 +1,4 @@
-"""Drawing on a maze and seeing the drawing beats drawing blind, and both beat looking alone (vilasr, 3 seeds)."""
+"""Drawing on a maze: seeing the drawing, drawing blind, and words alone, side by side (three seeds)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def maze() -> Experiment:
         ),
         curves={name: seen for name in ("grpo-see", "grpo-blind", "grpo-text")},
         limits="The model has 0.7 million parameters. A maze has sixteen cells, ways without forks and two exits; "
-        "guessing is right half the time. All arms say the same of each cell of the way, in the same "
-        "words: text alone lacks the drawing and nothing else. As many tokens are more episodes the shorter they are. "
-        "The base policy is one, and a seed is that of everything after it. All seeds are measured on the same mazes.",
+        "guessing is right half the time. All arms say the same of each cell of the way, in the same words, and are "
+        "first taught to go it in words alone, so that this arm has more tokens of its own form. As many tokens are "
+        "more episodes, and more steps of reinforcement learning, the shorter they are. Measured greedily. The base "
+        "policy is one, and a seed is that of everything after it. All seeds are measured on the same mazes.",
     )

@@ -59,9 +59,9 @@ TASK: dict[str, Any] = {
 }
 """Sixteen cells of 16 pixels, a feature of the model's eyes each; guessing is right half the time."""
 FRESH: dict[str, Any] = {"dataloader_num_workers": 1, "lr_scheduler_type": "constant_with_warmup"}
-OF_A_SEED, LATER = 1000, 500
-"""A recipe's seed has so many seeds of the taskset; GRPO takes the later ones, the stages on gold one after the other
-from the first on."""
+OF_A_SEED, WAY, ARM, LATER = 1000, 100, 200, 500
+"""A recipe's seed has so many seeds of the taskset. Stages on gold take one after the other: `mazes` from the first,
+`way` and the arms from these on; GRPO takes the last."""
 
 
 def vilasr(
@@ -69,9 +69,9 @@ def vilasr(
     seed: int = 0,
     model: str | None = None,
     arms: str = "see,blind,text",
-    sight_steps: int = 1400,
-    sft_tokens: int = 1_200_000,
-    grpo_tokens: int = 80_000,
+    sight_steps: int = 1000,
+    sft_tokens: int = 1_000_000,
+    grpo_tokens: int = 150_000,
     n: int = 300,
     data: str = "vilasr_rl_data.jsonl",
     sft_data: str = "vilasr_cold_start.jsonl",
@@ -102,7 +102,7 @@ def vilasr(
         taskset_args=TASK,
         stages=(
             _mazes(seed, sight_steps),
-            replace(_taught("way", "text", seed, sft_tokens // 2), start="mazes"),
+            _taught("way", "text", "mazes", seed * OF_A_SEED + WAY, sft_tokens * 3 // 10),
             *(stage for arm in asked for stage in _arm(arm, seed, sft_tokens, grpo_tokens, n)),
         ),
         seed=seed,
@@ -124,13 +124,13 @@ def _mazes(seed: int, steps: int) -> SFT:
     )
 
 
-def _taught(name: str, arm: str, seed: int, tokens: int) -> SFT:
-    """Gold of an arm, from weights that go the way in words."""
+def _taught(name: str, arm: str, start: str, first: int, tokens: int) -> SFT:
+    """Gold of an arm, with the taskset's seeds from `first` on."""
     return SFT(
         name=name,
         data=GOLD,
-        start="way",
-        taskset_args={**ARMS[arm], "seed": seed * OF_A_SEED},
+        start=start,
+        taskset_args={**ARMS[arm], "seed": first},
         steps=4000,
         max_tokens=tokens,
         batch_size=16,
@@ -151,17 +151,17 @@ def _arm(arm: str, seed: int, sft_tokens: int, grpo_tokens: int, n: int) -> tupl
         limits=limits,
     )
     return (
-        _taught(f"sft-{arm}", arm, seed, sft_tokens),
+        _taught(f"sft-{arm}", arm, "way", seed * OF_A_SEED + ARM, sft_tokens),
         replace(measure, name=f"eval-sft-{arm}", model=f"sft-{arm}"),
         GRPO(
             name=f"grpo-{arm}",
             start=f"sft-{arm}",
             steps=2000,
             max_tokens=grpo_tokens,
-            tasks_per_step=8,
+            tasks_per_step=4,
             group_size=8,
             lr=3e-4,
-            warmup=5,
+            warmup=2,
             taskset_args={**asked, "seed": seed * OF_A_SEED + LATER},
             params=params,
             limits=limits,
