@@ -125,9 +125,7 @@ def maze(
     return drawn_taskset(
         "maze",
         stem,
-        scenes(
-            f"{stem}-{exits}-{marks}-{shown}{'-corridors' if corridors else ''}", split, n, draw_one, apart=_maze_of
-        ),
+        scenes(f"{stem}-{look}", split, n, draw_one, apart=_maze_of),
         draw=lambda scene: mazes.draw(mazes.from_json(scene["maze"]), scene["size"][0]),
         tools=given,
         view=view,
