@@ -7,8 +7,8 @@ from training.experiment import Experiment, Row
 LIMITS = (
     "The model has 0.7 million parameters and the signs one of eight characters, on drawn grounds, so that guessing is "
     "right once in eight. One base policy; the stage on near signs is the same in every seed, so that a seed is that "
-    "of the cold start with the tool and of reinforcement learning. All seeds see the same test pictures. The pages about "
-    "zooming, bonuses and cold starts share the runs of the stages that they have in common."
+    "of the cold start with the tool and of reinforcement learning. All seeds see the same test pictures. The pages "
+    "about zooming, bonuses and cold starts share the runs of the stages that they have in common."
 )
 """Of every claim about the `deepeyes` recipe's tiny preset."""
 
