@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from agent import ScriptedSampler, rollout_sync
 from envs import Message, Taskset, Trajectory, assistant
 from envs.scenes import charts as chart_scenes
 from envs.scenes import mazes, shapes, signs, transit
+from envs.scenes.drawn import Style
 from envs.scenes.pens import COLOURS
 from envs.scenes.photos import SHIPPED, open_photo, photos_of
 from envs.tasksets.charts import charts
@@ -256,21 +258,32 @@ def _thought(message: Message, style: str) -> str:
     return (message.reasoning or "") if style == "full" else message.text.partition("<")[0].strip()
 
 
-def test_thoughts_are_said_before_each_line_and_before_the_answer() -> None:
-    asked = {"n": 1, "cells": 4, "shown": 64, "ask": "exit", "exits": 2, "corridors": True, "line": "cell"}
-    for style in ("full", "short"):
-        drawn = maze(**asked, tools="blind", lines_per_call=1, aloud="way", style=style).tasks[0]
-        told = maze(**asked, tools="none", aloud="way", style=style).tasks[0]
-        *lines, answer = drawn.gold
-        assert len(lines) == drawn.info["moves"] and not told.gold[:-1]
+@pytest.mark.parametrize("style", ["full", "short"])
+def test_thoughts_are_said_before_each_line_and_before_the_answer(style: Style) -> None:
+    asked = {"n": 1, "cells": 4, "shown": 64, "ask": "exit", "exits": 2, "corridors": True, "style": style}
+    (told,) = maze(**asked, tools="none", aloud="way").tasks
+    assert len(told.gold) == 1
+    for line, lines_per_call in itertools.product(("cell", "straight"), (0, 1, 2)):
+        (drawn,) = maze(**asked, tools="blind", line=line, lines_per_call=lines_per_call, aloud="way").tasks
         said = [_thought(message, style) for message in drawn.gold]
-        whole = _thought(told.gold[-1], style)
-        assert whole == "\n".join(said), "the same thoughts, in pieces or at once"
+        assert "\n".join(said) == _thought(told.gold[0], style), "the same thoughts, in pieces or at once"
         assert "green" in said[0].split() and said[-1].endswith(str(drawn.answer))
         assert [one.split()[-1] for one in said[:-1]] == [one.split()[0] for one in said[1:]], "where it goes, it is"
-        assert answer.text.endswith(f"<answer>{drawn.answer}</answer>")
-    with pytest.raises(ConfigError, match="ways without forks"):
-        maze(n=1, cells=6, corridors=True)
+        assert drawn.gold[-1].text.endswith(f"<answer>{drawn.answer}</answer>")
+        if line == "cell" and lines_per_call == 1:
+            assert len(said) == drawn.info["moves"] + 1
+
+
+def test_dials_of_a_maze_that_cannot_be_are_said() -> None:
+    for wrong, why in (
+        ({"cells": 6, "corridors": True}, "ways without forks"),
+        ({"lines_per_call": -1}, "lines_per_call is -1"),
+        ({"cells": 10, "ask": "doors"}, "one digit each"),
+        ({"cells": 2, "ask": "exit"}, "exits is 3"),
+    ):
+        with pytest.raises(ConfigError, match=why) as caught:
+            maze(n=1, **wrong)
+        assert caught.value.hint
 
 
 def test_the_arms_of_an_experiment_ask_the_same_and_differ_in_what_is_drawn_and_seen() -> None:
