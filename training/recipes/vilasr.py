@@ -79,7 +79,8 @@ def vilasr(
     threads: int | None = None,
 ) -> Recipe:
     """`preset` is `tiny` or `paper`; of the tiny one, `sight_steps` in which mazes are first looked at, `arms` (some of
-    `ARMS`) and each arm's tokens, `n` to measure."""
+    `ARMS`) and each arm's tokens, `n` to measure. Without
+    `grpo_tokens` it ends with the cold starts."""
     one_of(PRESETS, preset=preset)
     if preset == "paper":
         return Recipe(
@@ -150,24 +151,24 @@ def _arm(arm: str, seed: int, sft_tokens: int, grpo_tokens: int, n: int) -> tupl
         params=replace(params, temperature=0.0),
         limits=limits,
     )
-    return (
-        _taught(f"sft-{arm}", arm, "way", seed * OF_A_SEED + ARM, sft_tokens),
-        replace(measure, name=f"eval-sft-{arm}", model=f"sft-{arm}"),
-        GRPO(
-            name=f"grpo-{arm}",
-            start=f"sft-{arm}",
-            steps=2000,
-            max_tokens=grpo_tokens,
-            tasks_per_step=4,
-            group_size=8,
-            lr=3e-4,
-            warmup=2,
-            taskset_args={**asked, "seed": seed * OF_A_SEED + LATER},
-            params=params,
-            limits=limits,
-        ),
-        replace(measure, name=f"eval-grpo-{arm}", model=f"grpo-{arm}"),
+    cold = _taught(f"sft-{arm}", arm, "way", seed * OF_A_SEED + ARM, sft_tokens)
+    stages = (cold, replace(measure, name=f"eval-{cold.name}", model=cold.name))
+    if not grpo_tokens:
+        return stages
+    grpo = GRPO(
+        name=f"grpo-{arm}",
+        start=cold.name,
+        steps=2000,
+        max_tokens=grpo_tokens,
+        tasks_per_step=4,
+        group_size=8,
+        lr=3e-4,
+        warmup=2,
+        taskset_args={**asked, "seed": seed * OF_A_SEED + LATER},
+        params=params,
+        limits=limits,
     )
+    return (*stages, grpo, replace(measure, name=f"eval-{grpo.name}", model=grpo.name))
 
 
 def _paper(sft_data: str, processes: int) -> tuple[Stage, ...]:
