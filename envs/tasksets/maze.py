@@ -79,64 +79,62 @@ def maze(
     Args:
         split: `train`, `val` or `test`; they share no maze.
         n: How many tasks. The first tasks are the same for every `n`.
-        seed: Another seed draws anew from the same split; small mazes come again.
+        seed: Another one draws anew from the same split; small mazes come again.
         cells: Cells in a row and in a column, 2 to 30.
         shown: Width and height of the picture in pixels.
-        ask: `path`, directions to the only exit; `exit`, which of several can be reached; `doors`, in which directions
-            each cell is open and what it holds: a line for each, with its row and column, in any order.
+        ask: `path`, directions to the only exit; `exit`, which of several can be reached; `doors`, for each cell, by
+            row and column, in which directions it is open and what it holds, in any order.
         exits: How many exits `exit` and `doors` have: guessing which can be reached is right once in so many.
         marks: What an exit is marked with: a letter, or a square of its colour.
-        corridors: Whether the ways are without forks, start and exits at their ends: to be followed, not searched.
-            Of 5 cells at most.
+        corridors: Ways without forks, start and exits at their ends: to be followed, not searched. Up to 5 cells.
         lines_per_call: Straight lines the gold draws with one call, looking at the picture in between; 0: all at once.
         line: How far one line of the gold reaches: as far as the way is `straight`, or to the next `cell`.
-        aloud: What the gold says, in the short style too: `nothing`; or of each cell of the `way` what an answer to
-            `doors` would, and to which it goes on: before it draws on from there, or without a pen before the answer.
+        aloud: With `way` the gold says of each of its cells what it is like and where it goes on, in both styles.
         order: How the gold of `doors` goes through the cells: in `lines`, or along the `way` and then in no order.
-        tools: `see` gives a pen and shows what was drawn; `blind` gives one and shows nothing; `none` gives none, and
-            the gold answers at once.
+        tools: `see` gives a pen and shows what was drawn; `blind` gives one and shows nothing; `none` gives none.
         coordinates: How the drawing tool takes points: `pixel`, `unit`, `per_mille` or `unit_square_padded`.
         style: `full` sentences; `short` for a tiny model: no system message, one word, no captions, moves by letter.
         reward: 1 for a right answer, or ViLaSR's.
     """
-    if lines_per_call < 0:
-        raise ConfigError(f"lines_per_call is {lines_per_call}", hint="0 draws all lines at once")
-    if cells > 9 and (ask == "doors" or aloud != "nothing"):
-        raise ConfigError(f"cells is {cells}; a cell's row and column are told as one digit each", hint="9 at most")
-    if corridors and cells > 5:
-        raise ConfigError(f"cells is {cells}; ways without forks are found for 5 at most", hint="corridors=false")
-    called = _called(cells, shown, ask, exits, marks)
-    view = view_of(shown, coordinates, style)
-
+    _check(cells, ask, corridors, lines_per_call, aloud)
+    called, view = _called(cells, shown, ask, exits, marks), view_of(shown, coordinates, style)
     gold = _Gold(lines_per_call=lines_per_call, line=line, aloud=aloud, pen=tools)
 
     def draw_one(rng: random.Random) -> Scene | None:
         made = mazes.make(rng, cells, cells, called, corridors=corridors)
         return _doors(made, shown, view, order) if ask == "doors" else _scene(made, ask, shown, view, gold)
 
-    def given(gallery: Gallery) -> tuple[Tool, ...]:
-        if tools == "none" or ask == "doors":
-            return ()
-        _, tracer = pens(gallery, view)
-        return (tracer,) if tools == "see" else (unseen(tracer),)
-
     stem = f"maze-{split}-{ask}-{cells}-s{seed}"
-    look = f"{exits}-{marks}-{shown}{'-corridors' if corridors else ''}"
     return drawn_taskset(
         "maze",
         stem,
-        scenes(f"{stem}-{look}", split, n, draw_one, apart=_maze_of),
+        scenes(f"{stem}-{exits}-{marks}-{shown}" + "-corridors" * corridors, split, n, draw_one, apart=_maze_of),
         draw=lambda scene: mazes.draw(mazes.from_json(scene["maze"]), scene["size"][0]),
-        tools=given,
+        tools=lambda gallery: () if ask == "doors" else _tools(gallery, view, tools),
         view=view,
         about=_LOOK if ask == "doors" else ABOUT[tools],
         rubric=_rubric(reward, style),
     )
 
 
+def _tools(gallery: Gallery, view: View, pen: Pen) -> tuple[Tool, ...]:
+    _, tracer = pens(gallery, view)
+    return {"see": (tracer,), "blind": (unseen(tracer),), "none": ()}[pen]
+
+
 def _rubric(reward: str, style: Style) -> Rubric:
     paid = {"vilasr": vilasr(leads_out, thinks=style == "full")}
     return rubric_of(correct(tagged, leads_out), tagged, reward, paid, reflections=reflections())
+
+
+def _check(cells: int, ask: Ask, corridors: bool, lines_per_call: int, aloud: Aloud) -> None:
+    """Raise `ConfigError` for dials that do not go together."""
+    if lines_per_call < 0:
+        raise ConfigError(f"lines_per_call is {lines_per_call}", hint="0 draws all lines at once")
+    if cells > 9 and (ask == "doors" or aloud != "nothing"):
+        raise ConfigError(f"cells is {cells}; a cell's row and column are told as one digit each", hint="9 at most")
+    if corridors and cells > 5:
+        raise ConfigError(f"cells is {cells}; ways without forks are found for 5 at most", hint="corridors=false")
 
 
 def _called(cells: int, shown: int, ask: Ask, exits: int, marks: str) -> list[str]:

@@ -3,7 +3,7 @@
 What it shows: drawing and seeing the drawing beats reasoning in text on mazes by far (98.2, 64.5 points over the base
 model, Qwen2.5-VL-7B); without a cold start drawing is not discovered.
 
-    training run vilasr                                              the tiny preset: half an hour on a CPU
+    training run vilasr                                              the tiny preset: an hour on a CPU
     training run vilasr preset=paper data=vilasr_rl_data.jsonl sft_data=vilasr_cold_start.jsonl       7B, for GPUs
     training reproduce maze                                          all arms, three seeds, a page
 
@@ -24,7 +24,7 @@ Differences from the paper, in the paper preset:
 - Reflective rejection sampling is left out: data that was sampled so can be given as `sft_data`.
 - The eyes are trained in RL as in the released script, and frozen in the cold start.
 
-Cost: tiny, three arms: half an hour on one busy core.
+Cost: tiny, three arms: 36 minutes on one busy core for the cold starts; what came of them is in docs/claims/maze.md.
 """
 
 from __future__ import annotations
