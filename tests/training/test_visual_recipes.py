@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent.models import model_folder
+from envs.tasksets.maze import maze
 from tools import ConfigError
 from training.files import read_json
 from training.recipe import GRPO, SFT, Evaluate, Recipe
@@ -29,7 +30,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.mark.parametrize("recipe", [deepeyes(arms=",".join(ZOOM)), vilasr()], ids=["deepeyes", "vilasr"])
+@pytest.mark.parametrize(
+    "recipe", [deepeyes(arms=",".join(ZOOM)), vilasr(arms=",".join(DRAW))], ids=["deepeyes", "vilasr"]
+)
 def test_arms_have_the_same_budgets_and_are_measured_on_the_same_pictures(recipe: Recipe) -> None:
     for kind in (GRPO, SFT):
         shared = ("near", "mazes", "way")
@@ -63,8 +66,6 @@ def test_tasks_of_the_cold_start_are_not_those_of_grpo() -> None:
 
 
 def test_a_maze_that_is_measured_is_in_no_training_data_whatever_was_asked_of_it() -> None:
-    from envs.tasksets.maze import maze
-
     asked = {name: value for name, value in vilasr().taskset_args.items() if name != "n"}
 
     def drawn(**dials: Any) -> set[str]:
@@ -118,7 +119,10 @@ def test_a_model_is_taught_and_kept_and_then_learns_to_zoom_and_to_draw(cache: P
     kept = Path(model_folder("tiny_vlm"))
     assert kept.is_relative_to(cache) and (kept / "preprocessor_config.json").is_file()
     small = {"sft_tokens": 4000, "grpo_tokens": 4000, "n": 8}
-    for recipe in (deepeyes(arms=",".join(ZOOM), gold=32, **small), vilasr(sight_steps=3, **small)):
+    for recipe in (
+        deepeyes(arms=",".join(ZOOM), gold=32, **small),
+        vilasr(arms=",".join(DRAW), sight_steps=3, **small),
+    ):
         out = cache.parent / recipe.name
         run(recipe, out)
         grpo = [stage.name for stage in recipe.stages if isinstance(stage, GRPO)]

@@ -16,7 +16,7 @@ as many tokens, all but the last two from weights taught with as many tokens:
     grpo                 with the tool, DeepEyes' conditional bonus
     grpo-unconditional   the bonus for any look          grpo-plain     no bonus
     grpo-no-tool         the same recipe without the tool, cold start included
-    grpo-near            from weights that read signs from near, and know the tool by its description alone
+    grpo-near            from weights taught on signs from near, which know the tool by its description alone
     grpo-no-cold-start   from the base policy, which does not know the question either
 
 Format: Hermes calls, the part as the next user turn, `<answer>`. Reward: 0.8 right - 0.2 bad form + 1.2 bonus.

@@ -3,7 +3,7 @@
 What it shows: drawing and seeing the drawing beats reasoning in text on mazes by far (98.2, 64.5 points over the base
 model, Qwen2.5-VL-7B); without a cold start drawing is not discovered.
 
-    training run vilasr                                              the tiny preset: an hour on a CPU
+    training run vilasr                                              the tiny preset, on a CPU
     training run vilasr preset=paper data=vilasr_rl_data.jsonl sft_data=vilasr_cold_start.jsonl       7B, for GPUs
     training reproduce maze                                          all arms, three seeds, a page
 
