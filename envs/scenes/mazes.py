@@ -6,7 +6,7 @@ import itertools
 import random
 import re
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from envs.scenes.pens import COLOURS, centred, font_for_capitals
@@ -139,6 +139,28 @@ def strokes(cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
     return list(itertools.pairwise(ends))
 
 
+def joined(maze: Maze, lines: Iterable[tuple[Cell, Cell]]) -> bool:
+    """Whether straight lines, in any order, lead from the start to an exit, and none of them through a wall.
+
+    >>> way = frozenset({((0, 0), (1, 0)), ((1, 0), (0, 0))})
+    >>> maze = Maze(columns=3, rows=1, doors=way, start=(0, 0), exits={"A": (1, 0)})
+    >>> joined(maze, [((1, 0), (0, 0))]), joined(maze, []), joined(maze, [((0, 0), (2, 0))])
+    (True, False, False)
+    """
+    found: set[tuple[Cell, Cell]] = set()
+    for (x, y), end in lines:
+        step = (end[0] > x) - (end[0] < x), (end[1] > y) - (end[1] < y)
+        if step not in MOVES.values():
+            return False
+        while (x, y) != end:
+            there = (x + step[0], y + step[1])
+            if ((x, y), there) not in maze.doors:
+                return False
+            found |= {((x, y), there), (there, (x, y))}
+            x, y = there
+    return any(cell in _reached(frozenset(found), maze.start) for cell in maze.exits.values())
+
+
 def to_json(maze: Maze) -> dict[str, Any]:
     """A maze as JSON values: each cell's doors to the right and down as digits, a row of them after the other."""
 
@@ -173,6 +195,12 @@ def middle(maze: Maze, size: int, cell: Cell) -> tuple[int, int]:
     return round((cell[0] + 0.5) * side), round((cell[1] + 0.5) * side)
 
 
+def cell_at(maze: Maze, size: int, point: tuple[float, float]) -> Cell:
+    """The cell in which a point of the picture lies, in pixels."""
+    side = _side(maze, size)
+    return min(int(point[0] / side), maze.columns - 1), min(int(point[1] / side), maze.rows - 1)
+
+
 def picture_size(maze: Maze, size: int) -> tuple[int, int]:
     """Width and height of the picture whose longer side is `size`."""
     side = _side(maze, size)
@@ -203,7 +231,8 @@ def draw(maze: Maze, size: int) -> PILImage:
     for name, cell in maze.exits.items():
         x, y = middle(maze, size, cell)
         if name in COLOURS:
-            pen.rectangle((x - side / 5, y - side / 5, x + side / 5, y + side / 5), fill=COLOURS[name])
+            half = side * 0.36  # the dot of a pen that is put there must not hide the colour
+            pen.rectangle((x - half, y - half, x + half, y + half), fill=COLOURS[name])
         else:
             centred(pen, (x, y), name, font_for_capitals(side * 0.45), COLOURS["red"])
     return picture

@@ -14,10 +14,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
+from envs.env import Env
 from envs.rewards import correct
 from envs.rewards.choice import rubric_of
 from envs.rewards.visual import reflections, vilasr
-from envs.rubric import Rubric
+from envs.rubric import RewardFn, Rubric
 from envs.scenes import mazes
 from envs.scenes.drawn import Asked, Scene, Split, Style, View, drawn_taskset, pens, point_for, scenes, unseen, view_of
 from envs.scenes.mazes import Cell, Maze
@@ -25,9 +26,10 @@ from envs.scenes.pens import COLOURS
 from envs.scoring import tagged
 from envs.seed import derive_seed
 from envs.task import Taskset
+from envs.trajectory import Trajectory
 from tools.errors import ConfigError
 from tools.image import Gallery
-from tools.image.coordinates import Convention
+from tools.image.coordinates import Convention, read_point
 from tools.record import record
 from tools.tool import Tool
 
@@ -113,7 +115,7 @@ def maze(
         tools=lambda gallery: () if ask == "doors" else _tools(gallery, view, tools),
         view=view,
         about=_LOOK if ask == "doors" else ABOUT[tools],
-        rubric=_rubric(reward, style),
+        rubric=_rubric(reward, view),
     )
 
 
@@ -122,9 +124,30 @@ def _tools(gallery: Gallery, view: View, pen: Pen) -> tuple[Tool, ...]:
     return {"see": (tracer,), "blind": (unseen(tracer),), "none": ()}[pen]
 
 
-def _rubric(reward: str, style: Style) -> Rubric:
-    paid = {"vilasr": vilasr(leads_out, thinks=style == "full")}
-    return rubric_of(correct(tagged, leads_out), tagged, reward, paid, reflections=reflections())
+def _rubric(reward: str, view: View) -> Rubric:
+    paid = {"vilasr": vilasr(leads_out, thinks=view.style == "full")}
+    counted = {"way_drawn": way_drawn(view.convention), "reflections": reflections()}
+    return rubric_of(correct(tagged, leads_out), tagged, reward, paid, **counted)
+
+
+def way_drawn(convention: Convention) -> RewardFn:
+    """1 where all lines drawn together lead from the green disc to the exit, and none goes through a wall, or slanting.
+
+    Lines are taken by the cells they start and end in.
+    """
+
+    async def reward(env: Env, trajectory: Trajectory) -> float:
+        scene = env.task.info["scene"]
+        made, size = mazes.from_json(scene["maze"]), (scene["size"][0], scene["size"][1])
+        calls = [call.call.arguments or {} for call in trajectory.calls if call.outcome == "ok"]
+
+        def cell(line: Mapping[str, Any], end: str) -> Cell:
+            return mazes.cell_at(made, max(size), read_point(line[end], end, convention, size))
+
+        lines = [line for call in calls for line in call["items"]]
+        return float(mazes.joined(made, [(cell(one, "start_point_2d"), cell(one, "end_point_2d")) for one in lines]))
+
+    return reward
 
 
 def _check(cells: int, ask: Ask, corridors: bool, lines_per_call: int, aloud: Aloud) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from agent import ScriptedSampler, rollout_sync
 from envs import Message, assistant
 from envs.scenes import mazes
-from envs.scenes.drawn import Style
-from envs.tasksets.maze import maze
-from tools import ConfigError
+from envs.scenes.drawn import Style, point_for
+from envs.task import Task
+from envs.tasksets.maze import Line, maze
+from tools import ConfigError, ToolCall
 
 
 @given(st.integers(0, 2**32), st.integers(2, 8), st.integers(1, 3))
@@ -68,13 +70,49 @@ def test_each_cell_is_told_of_in_any_order_and_all_of_them_must_be_right() -> No
     assert score(lines[1:]) == score([*lines, lines[0]]) == score([lines[0] + " up", *lines[1:]]) == 0
 
 
+@pytest.mark.parametrize("coordinates", ["pixel", "unit", "per_mille", "unit_square_padded"])
+@pytest.mark.parametrize("line", ["straight", "cell"])
+def test_the_way_counts_as_drawn_in_any_order_but_not_with_a_gap_or_through_a_wall(
+    line: Line, coordinates: Any
+) -> None:
+    asked: dict[str, Any] = {"n": 5, "cells": 4, "shown": 64, "ask": "exit", "exits": 2, "style": "short"}
+    taskset = maze(**asked, lines_per_call=1, line=line, coordinates=coordinates)
+
+    def drawn(task: Task, script: list[Message]) -> float:
+        return rollout_sync(taskset.env(task), ScriptedSampler(script), rubric=taskset.rubric).scores["way_drawn"]
+
+    for task in taskset.tasks:
+        *calls, last = task.gold
+        assert (
+            drawn(task, [*calls, last]) == drawn(task, [*calls[::-1], last]) == drawn(task, [*calls, *calls, last]) == 1
+        )
+        for gap in range(len(calls)):
+            assert drawn(task, [*calls[:gap], *calls[gap + 1 :], last]) == 0
+        made = mazes.from_json(task.info["scene"]["maze"])
+        x, y = walled = next(
+            cell for cell in mazes.cells_of(made) if cell[0] and "left" not in mazes.open_moves(made.doors, cell)
+        )
+        ends = [point_for(mazes.middle(made, 64, cell), coordinates, (64, 64)) for cell in (walled, (x - 1, y))]
+        item = {"index": 1, "start_point_2d": ends[0], "end_point_2d": ends[1], "label": "1"}
+        through = ToolCall(id="wall", name="path_tracer", raw="", arguments={"items": [item]})
+        assert drawn(task, [*calls, assistant("", tool_calls=[through]), last]) == 0
+
+
 def _thought(message: Message, style: str) -> str:
     return (message.reasoning or "") if style == "full" else message.text.partition("<")[0].strip()
 
 
 @pytest.mark.parametrize("style", ["full", "short"])
 def test_thoughts_are_said_before_each_line_and_before_the_answer(style: Style) -> None:
-    asked = {"n": 1, "cells": 4, "shown": 64, "ask": "exit", "exits": 2, "corridors": True, "style": style}
+    asked: dict[str, Any] = {
+        "n": 1,
+        "cells": 4,
+        "shown": 64,
+        "ask": "exit",
+        "exits": 2,
+        "corridors": True,
+        "style": style,
+    }
     (told,) = maze(**asked, tools="none", aloud="way").tasks
     assert len(told.gold) == 1
     for line, lines_per_call in itertools.product(("cell", "straight"), (0, 1, 2)):
@@ -89,14 +127,15 @@ def test_thoughts_are_said_before_each_line_and_before_the_answer(style: Style) 
 
 
 def test_dials_of_a_maze_that_cannot_be_are_said() -> None:
-    for wrong, why in (
+    asked: dict[str, Any]
+    for asked, why in (
         ({"cells": 6, "corridors": True}, "ways without forks"),
         ({"lines_per_call": -1}, "lines_per_call is -1"),
         ({"cells": 10, "ask": "doors"}, "one digit each"),
         ({"cells": 2, "ask": "exit"}, "exits is 3"),
     ):
         with pytest.raises(ConfigError, match=why) as caught:
-            maze(n=1, **wrong)
+            maze(n=1, **asked)
         assert caught.value.hint
 
 

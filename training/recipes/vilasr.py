@@ -69,7 +69,7 @@ def vilasr(
     seed: int = 0,
     model: str | None = None,
     arms: str = "see,blind,text",
-    sight_steps: int = 1000,
+    sight_steps: int = 1400,
     sft_tokens: int = 1_000_000,
     grpo_tokens: int = 150_000,
     n: int = 300,
@@ -103,7 +103,7 @@ def vilasr(
         taskset_args=TASK,
         stages=(
             _mazes(seed, sight_steps),
-            _taught("way", "text", "mazes", seed * OF_A_SEED + WAY, sft_tokens * 3 // 10),
+            _taught("way", "text", "mazes", seed * OF_A_SEED + WAY, sft_tokens * 6 // 10),
             *(stage for arm in asked for stage in _arm(arm, seed, sft_tokens, grpo_tokens, n)),
         ),
         seed=seed,
