@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from agent.sampler import Sampler
 from envs.task import Taskset
 from training.collect import stage_taskset
-from training.files import last_checkpoint, rewind_metrics
+from training.files import rewind_metrics
 from training.inputs import held_out_taskset
 from training.progress import Progress
 from training.recipe import GRPO, StageRun
@@ -41,17 +41,16 @@ def grpo(stage: GRPO, run: StageRun) -> dict[str, Any]:
     from agent.renderer import Renderer
     from agent.token_sampler import TokenSampler
     from agent.vllm import VLLMEngine
-    from training.grpo_config import check_checkpoint, uses_bf16
+    from training.grpo_config import uses_bf16
     from training.pixels import eyes_of, lora_of
+    from training.resume import checkpoint_for
     from training.sft import leave_model
 
     taskset = stage_taskset(run.recipe, stage)
     model, tokenizer = load_model(run.start)
     vision = eyes_of(run, taskset, tokenizer)
     renderer = Renderer(tokenizer, dialect_named(run.dialect), vision=vision)
-    checkpoint = last_checkpoint(run.folder)
-    if checkpoint:
-        check_checkpoint(checkpoint, model)
+    checkpoint = checkpoint_for(run.folder, model)
     before = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     rewind_metrics(run.folder, before)
 

@@ -19,10 +19,9 @@ from envs.seed import derive_seed
 from envs.task import Taskset
 from tools.errors import ConfigError, nearest
 from training.batch import AVERAGING
-from training.files import read_json
 from training.grading import seam_of
 from training.launch import world
-from training.lora import check_adapter, lora_config
+from training.lora import lora_config
 from training.recipe import GRPO
 from training.rollouts import Serving
 from training.sharing import check_tools
@@ -246,22 +245,6 @@ def check_run(settings: GRPO, taskset: Taskset) -> None:
     if len(set(ids)) < len(ids):
         twice = next(task_id for index, task_id in enumerate(ids) if task_id in ids[:index])
         raise ConfigError(f"two tasks of {taskset.name} have the id {twice!r}; ids must be unique")
-
-
-def check_checkpoint(checkpoint: Path, model: Any) -> None:
-    """Refuse to resume from what another model left: its shape differs, or its adapters are for other weights."""
-    check_adapter(checkpoint, model)
-    stored = read_json(checkpoint / "config.json")
-    if not isinstance(stored, dict):  # adapters' checkpoints hold the adapters alone
-        return
-    config = model.config
-    for name in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
-        mine, theirs = getattr(config, name, None), stored.get(name)
-        if theirs is not None and mine is not None and mine != theirs:
-            raise ConfigError(
-                f"{checkpoint} is of another model: its {name} is {theirs}, this one's is {mine}",
-                hint="give another folder, or start over",
-            )
 
 
 def refuse_unservable(engine: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def report_of(recipe: Recipe, out: Path) -> dict[str, Any]:
         tasks = min(tasks or found["n"], found["n"])
         rows.append(
             {
+                "evaluation": stage.name,
                 "stage": stage.model,
                 "tools": stage.tools,
                 "accuracy": found["accuracy"],
@@ -60,7 +62,7 @@ def write_reports(recipe: Recipe, out: Path) -> None:
 
     report = report_of(recipe, out)
     curves = write_plots(recipe, out)
-    table = markdown_table(HEADS, [cells(row) for row in report["rows"]])
+    table = markdown_table(HEADS, table_rows(report["rows"]))
     stages = markdown_table(("stage", "what it did", "time"), [stage_cells(stage, out) for stage in recipe.stages])
     pictures = "\n".join(f"![{path.stem}]({PLOTS}/{path.name})" for path in curves)
     head = f"# {title_of(recipe)}, seed {recipe.seed}"
@@ -71,7 +73,7 @@ def write_reports(recipe: Recipe, out: Path) -> None:
         page(
             recipe,
             report,
-            results=(HEADS, [cells(row) for row in report["rows"]]),
+            results=(HEADS, table_rows(report["rows"])),
             stages=[(stage_cells(stage, out), link_of(stage, out)) for stage in recipe.stages],
             curves=curves,
             examples=before_and_after(recipe, out),
@@ -85,7 +87,7 @@ def closing_words(recipe: Recipe, out: Path) -> str:
     report = read_json(out / f"{REPORT}.json")
     parts: list[str] = []
     if report["rows"]:
-        parts.append(text_table(HEADS, [cells(row) for row in report["rows"]]))
+        parts.append(text_table(HEADS, table_rows(report["rows"])))
     else:
         parts.append(text_table(("stage", "what it did", "time"), [stage_cells(s, out) for s in recipe.stages]))
     parts.append(f"{duration(report['seconds'])} in all. Report: {out / REPORT}.html")
@@ -119,11 +121,16 @@ def _tools_of(recipe: Recipe) -> str:
     return " --tools python" if python else ""
 
 
-def cells(row: dict[str, Any]) -> list[str]:
-    """A row of report.json for people."""
+def table_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The rows of report.json for people, called by the model measured; of several of one model, by the evaluation."""
+    measured = Counter((row["stage"], row["tools"]) for row in rows)
+    return [_cells(row, row["stage" if measured[row["stage"], row["tools"]] == 1 else "evaluation"]) for row in rows]
+
+
+def _cells(row: dict[str, Any], name: str) -> list[str]:
     low, high = row["ci95"]
     return [
-        row["stage"],
+        name,
         "yes" if row["tools"] else "no",
         percent(row["accuracy"]),
         f"{percent(low)} to {percent(high)}",

@@ -45,7 +45,7 @@ from tools.errors import ConfigError, nearest
 from tools.record import record
 from training.audit import problem_with_images
 from training.budget import GoodEnough, TokenBudget
-from training.files import MODEL, append_metrics, last_checkpoint, publish, rewind_metrics
+from training.files import MODEL, append_metrics, publish, rewind_metrics
 from training.fresh import TASK, fresh_rows, row_processes
 from training.inputs import gold_tasks
 from training.launch import world
@@ -54,6 +54,7 @@ from training.messages import holds_messages, read_messages
 from training.pixels import lora_of, prepare, show_pictures, sight_of
 from training.progress import Progress
 from training.recipe import SFT, StageRun
+from training.resume import checkpoint_for
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def sft(stage: SFT, run: StageRun, data: Path | None) -> dict[str, Any]:
             peft_config=lora_of(stage, vision),
             vision=vision,
         )
-    checkpoint = last_checkpoint(run.folder)
+    checkpoint = checkpoint_for(run.folder, model)
     before = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     rewind_metrics(run.folder, before)
     trainer.remove_callback(PrinterCallback)  # the metrics go to a file, and the bar says the rest

@@ -22,7 +22,6 @@ from agent.sampler import SamplingParams
 from tools.errors import ConfigError
 from training.find import find_recipe
 from training.grpo_config import (
-    check_checkpoint,
     check_options,
     config_for,
     micro_batches,
@@ -32,6 +31,7 @@ from training.grpo_config import (
 )
 from training.lora import lora_config
 from training.recipe import GRPO
+from training.resume import check_checkpoint
 
 
 def settings(**fields: Any) -> GRPO:

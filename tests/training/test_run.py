@@ -114,7 +114,8 @@ def test_the_report_holds_a_row_per_measurement_in_the_agreed_form(calm: tuple[P
     ]  # fmt: skip
     for row in report["rows"]:
         assert list(row) == [
-            "stage", "tools", "accuracy", "ci95", "calls_per_task", "tool_error_rate", "mean_tokens", "seconds",
+            "evaluation", "stage", "tools", "accuracy", "ci95", "calls_per_task", "tool_error_rate", "mean_tokens",
+            "seconds",
         ]  # fmt: skip
         low, high = row["ci95"]
         assert 0 <= low <= row["accuracy"] <= high <= 1

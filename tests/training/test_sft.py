@@ -282,6 +282,16 @@ def test_stopped_after_any_step_it_ends_in_the_weights_of_an_undisturbed_run(
     assert steps[0] == steps[1], "no step is missing from the metrics, or there twice"
 
 
+def test_a_folder_with_another_models_checkpoint_is_refused_and_left_as_it_is(tmp_path: Path, log: Path) -> None:
+    checkpoint = tmp_path / "sft" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text('{"global_step": 2}')
+    (checkpoint / "config.json").write_text('{"model_type": "llama", "hidden_size": 7}')
+    with pytest.raises(ConfigError, match=r"checkpoint-2 is of another model: its hidden_size is 7, this one's is \d+"):
+        sft(stage_of(log), stage_run(tmp_path / "sft"), log)
+    assert len(list(checkpoint.iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     ("trl", "says"), [({"learning_rat": 1}, "learning_rat"), ({"lr_scheduler_type": "up"}, "does not fit")]
 )

@@ -19,6 +19,7 @@ from training.recipes.deepeyes import deepeyes
 from training.recipes.tiny_vlm import SKILLS, tiny_vlm
 from training.recipes.vilasr import ARMS as DRAW
 from training.recipes.vilasr import vilasr
+from training.report import closing_words
 from training.run import run
 
 pytest.importorskip("skimage")
@@ -116,6 +117,8 @@ def test_a_model_is_taught_and_kept_and_then_learns_to_zoom_and_to_draw(cache: P
     run(tiny_vlm(steps="2,2,2,2,2,2", batch_size=8, n=8), cache.parent / "sees")
     report = read_json(cache.parent / "sees" / "report.json") or {}
     assert report["n"] == 8 and len(report["rows"]) == len(SKILLS)
+    said = closing_words(tiny_vlm(), cache.parent / "sees").splitlines()
+    assert [line.split()[0] for line in said[1 : 1 + len(SKILLS)]] == [f"eval-{skill}" for skill in SKILLS]
     kept = Path(model_folder("tiny_vlm"))
     assert kept.is_relative_to(cache) and (kept / "preprocessor_config.json").is_file()
     small = {"sft_tokens": 4000, "grpo_tokens": 4000, "n": 8}

@@ -71,7 +71,7 @@ def vilasr(
     arms: str = "see,blind,text",
     sight_steps: int = 1400,
     sft_tokens: int = 1_000_000,
-    grpo_tokens: int = 150_000,
+    grpo_tokens: int = 200_000,
     n: int = 300,
     data: str = "vilasr_rl_data.jsonl",
     sft_data: str = "vilasr_cold_start.jsonl",
@@ -148,7 +148,7 @@ def _arm(arm: str, seed: int, sft_tokens: int, grpo_tokens: int, n: int) -> tupl
     measure = Evaluate(
         n=n,
         taskset_args={**asked, "split": "test", "n": n},
-        params=replace(params, temperature=0.0),
+        params=params,
         limits=limits,
     )
     cold = _taught(f"sft-{arm}", arm, "way", seed * OF_A_SEED + ARM, sft_tokens)
@@ -160,9 +160,9 @@ def _arm(arm: str, seed: int, sft_tokens: int, grpo_tokens: int, n: int) -> tupl
         start=cold.name,
         steps=2000,
         max_tokens=grpo_tokens,
-        tasks_per_step=4,
+        tasks_per_step=8,
         group_size=8,
-        lr=3e-4,
+        lr=1e-4,
         warmup=2,
         taskset_args={**asked, "seed": seed * OF_A_SEED + LATER},
         params=params,
