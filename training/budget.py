@@ -6,6 +6,7 @@ from collections import deque
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer_utils import SchedulerType
 
 WINDOW = 20
 """Steps over which accuracy is averaged."""
@@ -15,11 +16,24 @@ class TokenBudget(TrainerCallback):
     """Ends training after the step in which `most` tokens have been trained on, over all processes.
 
     Prompts, pictures and what tools returned count. The count is in the trainer's state, so a resumed run goes on
-    counting.
+    counting. A learning rate that falls in a line (`lr_scheduler_type="linear"`) reaches zero where the budget ends, as
+    nobody knows before in which step that will be.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
+        """Let a rate that falls in a line fall with the tokens."""
+        if args.lr_scheduler_type != SchedulerType.LINEAR:
+            return
+
+        def part(step: int) -> float:
+            warm = min(1.0, step / max(1, args.get_warmup_steps(state.max_steps)))
+            gone = max(state.num_input_tokens_seen / self.most, step / state.max_steps)
+            return warm * max(0.0, 1.0 - gone)
+
+        lr_scheduler.lr_lambdas = [part for _ in lr_scheduler.lr_lambdas]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop where the budget is used up."""

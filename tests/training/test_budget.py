@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from tools import ConfigError
 from training.files import read_json, read_metrics
 from training.recipe import GRPO, SFT, Recipe, Stage
 from training.run import run
+from training.sft import RowTrainer
 
 TOY = {"model": "tiny", "taskset": "toy_arithmetic", "taskset_args": {"n": 64}}
 PLAIN = {"bf16": False}
@@ -26,6 +28,33 @@ def test_sft_ends_with_the_step_that_uses_the_tokens_up(tmp_path: Path) -> None:
     stage = SFT(data="gold", steps=50, batch_size=4, max_tokens=700, trl=PLAIN)
     counts = [row["num_tokens"] for row in played(stage, tmp_path)]
     assert counts[-1] >= 700 and all(count < 700 for count in counts[:-1]) and len(counts) < 50
+
+
+def test_a_rate_that_falls_in_a_line_is_used_up_with_the_tokens_also_when_training_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = SFT(data="gold", steps=500, batch_size=4, max_tokens=3000, lr=1e-2, warmup=3, checkpoint_every=4, trl=PLAIN)
+    rows = played(stage, tmp_path / "calm")
+    seen = [0.0, *(row["num_tokens"] for row in rows)]
+    for number, row in enumerate(rows):
+        rest = 1 - max(seen[number] / 3000, number / 500)
+        assert row["learning_rate"] == pytest.approx(1e-2 * min(1, number / 3) * rest)
+    assert rows[-1]["learning_rate"] < 1e-3 < rows[4]["learning_rate"]
+
+    step: Any = getattr(RowTrainer, "training_step")  # noqa: B009  # its types are partly unknown
+
+    def dies(self: RowTrainer, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step == 6:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowTrainer, "training_step", dies)
+        with pytest.raises(KeyboardInterrupt):
+            played(stage, tmp_path / "stopped")
+    assert [row["learning_rate"] for row in played(stage, tmp_path / "stopped")] == [
+        row["learning_rate"] for row in rows
+    ]
 
 
 def test_grpo_ends_with_the_step_that_uses_the_tokens_up(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ TASK: dict[str, Any] = {
     "style": "short",
 }
 """Sixteen cells of 16 pixels, a feature of the model's eyes each; guessing is right half the time."""
-FRESH: dict[str, Any] = {"dataloader_num_workers": 1, "lr_scheduler_type": "constant_with_warmup"}
+FRESH: dict[str, Any] = {"dataloader_num_workers": 1, "lr_scheduler_type": "linear"}
 OF_A_SEED, WAY, ARM, LATER = 1000, 100, 200, 500
 """A recipe's seed has so many seeds of the taskset. Stages on gold take one after the other: `mazes` from the first,
 `way` and the arms from these on; GRPO takes the last."""
@@ -121,7 +121,7 @@ def _mazes(seed: int, steps: int) -> SFT:
         batch_size=16,
         lr=3e-3,
         warmup=30,
-        trl={**FRESH, "lr_scheduler_type": "linear"},
+        trl=FRESH,
     )
 
 
