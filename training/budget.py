@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
-from transformers.trainer_utils import SchedulerType
 
 WINDOW = 20
 """Steps over which accuracy is averaged."""
@@ -16,24 +17,27 @@ class TokenBudget(TrainerCallback):
     """Ends training after the step in which `most` tokens have been trained on, over all processes.
 
     Prompts, pictures and what tools returned count. The count is in the trainer's state, so a resumed run goes on
-    counting. A learning rate that falls in a line (`lr_scheduler_type="linear"`) reaches zero where the budget ends, as
-    nobody knows before in which step that will be.
+    counting. After its warmup a schedule of the learning rate goes over the tokens, as nobody knows before in which
+    step they are used up: one that falls to zero is there when the budget ends.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
 
     def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
-        """Let a rate that falls in a line fall with the tokens."""
-        if args.lr_scheduler_type != SchedulerType.LINEAR:
+        """Let the schedule go over the tokens."""
+        if not isinstance(lr_scheduler, LambdaLR):
             return
+        warmup = args.get_warmup_steps(state.max_steps)
 
-        def part(step: int) -> float:
-            warm = min(1.0, step / max(1, args.get_warmup_steps(state.max_steps)))
-            gone = max(state.num_input_tokens_seen / self.most, step / state.max_steps)
-            return warm * max(0.0, 1.0 - gone)
+        def over_tokens(rate: Callable[..., float]) -> Callable[[int], float]:
+            def at(step: int) -> float:
+                used = min(1.0, state.num_input_tokens_seen / self.most) * state.max_steps
+                return rate(step if step < warmup else max(step, used))
 
-        lr_scheduler.lr_lambdas = [part for _ in lr_scheduler.lr_lambdas]
+            return at
+
+        lr_scheduler.lr_lambdas = [over_tokens(rate) for rate in lr_scheduler.lr_lambdas]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop where the budget is used up."""

@@ -91,7 +91,7 @@ class SFT:
     """Rows per step."""
     max_tokens: int | None = None
     """The stage ends, before its last step, once it has trained on so many tokens, prompts and pictures among them. A
-    learning rate that falls in a line, as it does unless `trl` says otherwise, is at zero then."""
+    learning rate that falls to zero is there then."""
     until_accuracy: float | None = None
     """The stage ends, before its last step, once this share of the tokens was predicted right, in the mean of the last
     20 steps: what a curriculum goes on by."""

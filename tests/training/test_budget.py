@@ -30,16 +30,21 @@ def test_sft_ends_with_the_step_that_uses_the_tokens_up(tmp_path: Path) -> None:
     assert counts[-1] >= 700 and all(count < 700 for count in counts[:-1]) and len(counts) < 50
 
 
-def test_a_rate_that_falls_in_a_line_is_used_up_with_the_tokens_also_when_training_was_interrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("falling", [400, 100])
+def test_a_rate_that_falls_is_used_up_with_the_tokens_also_when_training_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, falling: int
 ) -> None:
-    stage = SFT(data="gold", steps=500, batch_size=4, max_tokens=3000, lr=1e-2, warmup=3, checkpoint_every=4, trl=PLAIN)
+    kwargs = {"num_decay_steps": falling, "decay_type": "linear"}
+    schedule: dict[str, Any] = {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": kwargs}
+    trl = {**PLAIN, **(schedule if falling < 400 else {})}
+    stage = SFT(data="gold", steps=403, batch_size=4, max_tokens=3000, lr=1e-2, warmup=3, checkpoint_every=4, trl=trl)
     rows = played(stage, tmp_path / "calm")
     seen = [0.0, *(row["num_tokens"] for row in rows)]
     for number, row in enumerate(rows):
-        rest = 1 - max(seen[number] / 3000, number / 500)
-        assert row["learning_rate"] == pytest.approx(1e-2 * min(1, number / 3) * rest)
-    assert rows[-1]["learning_rate"] < 1e-3 < rows[4]["learning_rate"]
+        left = 403 - max(403 * min(1, seen[number] / 3000), number)
+        part = number / 3 if number < 3 else min(1, left / falling)
+        assert row["learning_rate"] == pytest.approx(1e-2 * part)
+    assert rows[-1]["learning_rate"] < 3e-3 < rows[4]["learning_rate"]
 
     step: Any = getattr(RowTrainer, "training_step")  # noqa: B009  # its types are partly unknown
 

@@ -14,23 +14,26 @@ def maze() -> Experiment:
         "seeing it matters: text alone, drawing without being shown the drawing, and drawing with it should "
         "stand in that order.",
         recipe="vilasr",
-        settings=("preset=tiny", "arms=see,blind,text", "grpo_tokens=0"),
-        rows=(
-            Row(label="text alone", stages=("eval-sft-text",)),
-            Row(label="draw blind", stages=("eval-sft-blind",)),
-            Row(label="draw and see", stages=("eval-sft-see",)),
+        settings=("preset=tiny", "arms=see,blind,text"),
+        rows=tuple(
+            Row(label=f"{label}{behind}", stages=(f"eval-{stage}-{arm}",))
+            for arm, label in (("text", "text alone"), ("blind", "draw blind"), ("see", "draw and see"))
+            for stage, behind in (("sft", ", cold start"), ("grpo", ""))
         ),
-        metrics=("used_tools%", "tool_calls", "tool_error_rate%", "mean_tokens"),
+        metrics=("way_drawn%", "tool_calls", "tool_error_rate%", "mean_tokens"),
         differences=(
             ("draw and see", "draw blind"),
             ("draw blind", "text alone"),
             ("draw and see", "text alone"),
         ),
-        curves={f"sft-{arm}": ("loss", "mean_token_accuracy") for arm in ("see", "blind", "text")},
-        limits="Cold starts alone, without reinforcement learning. The model has 0.7 million parameters. A maze has "
-        "sixteen cells, ways without forks and two exits; guessing is right half the time. All arms say the same of "
-        "each cell of the way, in the same words, and are first taught to go it in words alone, so that this arm has "
-        "more tokens of its own form. As many tokens are more episodes the shorter they are. The last line drawn "
-        "ends on the exit and covers half of its square. Measured greedily. The base policy is one, and a seed is that "
-        "of everything after it. All seeds are measured on the same mazes.",
+        curves={
+            **{f"sft-{arm}": ("loss", "mean_token_accuracy") for arm in ("see", "blind", "text")},
+            **{f"grpo-{arm}": ("reward", "episodes/calls", "entropy") for arm in ("see", "blind", "text")},
+        },
+        limits="The model has 0.7 million parameters. A maze has sixteen cells, ways without forks and two exits; "
+        "guessing is right half the time. All arms say the same of each cell of the way, in the same words, and are "
+        "first taught to go it in words alone, so that this arm has more tokens of its own form. As many tokens are "
+        "more episodes the shorter they are. Measured as it is trained, sampling at temperature 1, so that a longer "
+        "episode has more places to slip. The base policy is one, and a seed is that of everything after it. All seeds "
+        "are measured on the same mazes.",
     )

@@ -110,6 +110,7 @@ def _tiny(arms: list[str], gold: int, sft_tokens: int, grpo_tokens: int, n: int)
         batch_size=32,
         lr=1e-3,
         warmup=10,
+        trl={"lr_scheduler_type": "constant_with_warmup"},
     )
     grpo = GRPO(
         start="sft",

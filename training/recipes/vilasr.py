@@ -58,7 +58,12 @@ TASK: dict[str, Any] = {
     "style": "short",
 }
 """Sixteen cells of 16 pixels, a feature of the model's eyes each; guessing is right half the time."""
-FRESH: dict[str, Any] = {"dataloader_num_workers": 1, "lr_scheduler_type": "linear"}
+FRESH: dict[str, Any] = {"dataloader_num_workers": 1}
+FALLING: dict[str, Any] = {
+    "lr_scheduler_type": "warmup_stable_decay",
+    "lr_scheduler_kwargs": {"num_decay_steps": 1000, "decay_type": "linear"},
+}
+"""Over the last quarter of 4,000 steps, or of the tokens: a rate that stays leaves off in one bad step now and then."""
 OF_A_SEED, WAY, ARM, LATER = 1000, 100, 200, 500
 """A recipe's seed has so many seeds of the taskset. Stages on gold take one after the other: `mazes` from the first,
 `way` and the arms from these on; GRPO takes the last."""
@@ -137,7 +142,7 @@ def _taught(name: str, arm: str, start: str, first: int, tokens: int) -> SFT:
         batch_size=16,
         lr=2e-3,
         warmup=20,
-        trl=FRESH,
+        trl={**FRESH, **FALLING},
     )
 
 
