@@ -289,6 +289,8 @@ class Recipe:
                 raise ConfigError(f"two stages of recipe {self.name} are named {stage.name!r}")
             _check_references(stage, seen)
             seen[stage.name] = stage
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads is {self.threads}; it must be 1 or more")
         if self.keep_as is not None and not any(map(trains, self.stages)):
             raise ConfigError(f"recipe {self.name} has nothing to keep as {self.keep_as}: no stage of it trains")
 

@@ -47,9 +47,9 @@ def run(recipe: Recipe, out: Path, *, fresh: bool = False) -> Path:
         return follow(recipe, out)
     check_inputs(recipe, [stage for stage in recipe.stages if fresh or read_json(out / stage.name / DONE) is None])
     with held(out):
+        require_memory(recipe)
         if fresh:
             forget(out)
-        require_memory(recipe)
         settle(recipe, out)
         announce(out)
         for number, stage in enumerate(recipe.stages, start=1):
@@ -243,8 +243,6 @@ def limit_threads(recipe: Recipe, stage: Stage) -> None:
     """Set torch's threads, for a stage that uses torch."""
     if recipe.threads is None or (isinstance(stage, Collect) and stage.source == "gold"):
         return
-    if recipe.threads < 1:
-        raise ConfigError(f"threads is {recipe.threads}; it must be 1 or more")
     import torch
 
     torch.set_num_threads(recipe.threads)

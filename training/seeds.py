@@ -47,6 +47,10 @@ def run_seeds(recipes: Mapping[int, Recipe], out: Path, *, jobs: int, fresh: boo
     """
     if jobs < 1:
         raise ConfigError(f"jobs is {jobs}; it must be at least 1")
+    if fresh:  # what cannot begin forgets nothing
+        first = next(iter(recipes.values()))
+        check_inputs(first, first.stages)
+        _require_memory(first, min(jobs, len(recipes)))
     for seed, recipe in recipes.items():
         folder = seed_folder(out, seed)
         if fresh and folder.exists():
@@ -72,9 +76,7 @@ def run_seeds(recipes: Mapping[int, Recipe], out: Path, *, jobs: int, fresh: boo
 def _run_at_once(recipes: Mapping[int, Recipe], out: Path, jobs: int) -> None:
     """The same in processes."""
     seed, first = next(iter(recipes.items()))
-    at_once = min(jobs, len(recipes))
-    if at_once > 1:
-        require_memory(replace(first, name=f"{at_once} times {first.name}", memory_gb=at_once * first.memory_gb))
+    _require_memory(first, min(jobs, len(recipes)))
     check_inputs(first, [s for s in first.stages if read_json(seed_folder(out, seed) / s.name / DONE) is None])
     waiting = list(recipes)
     running: list[_Child] = []
@@ -95,6 +97,11 @@ def _run_at_once(recipes: Mapping[int, Recipe], out: Path, jobs: int) -> None:
             child.stop()
         for child in running:
             child.wait()
+
+
+def _require_memory(recipe: Recipe, at_once: int) -> None:
+    name = recipe.name if at_once == 1 else f"{at_once} times {recipe.name}"
+    require_memory(replace(recipe, name=name, memory_gb=at_once * recipe.memory_gb))
 
 
 @final

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tools.errors import ConfigError
 from training.__main__ import cli
 from training.inputs import check_inputs
 from training.recipe import GRPO, SFT, Collect, Evaluate, HeldOut, Recipe
+from training.seeds import run_seeds
 
 MISTAKES = {
     "grpo taskset=arithmetik": "there is no taskset 'arithmetik'",
@@ -36,6 +38,7 @@ MISTAKES = {
     "run broken.py": "recipe broken failed: ZeroDivisionError: division by zero (",
     "run broken.py:wrong": "recipe wrong returned list, not a Recipe",
     "run broken.py:typed steps=3": "recipe typed returned int, not a Recipe",
+    "run quickstart threads=0": "threads is 0; it must be 1 or more",
     "run quickstart --resume": "runs/quickstart holds no run to go on with",
     "run quickstart --resume --fresh": "--resume goes on with a run and --fresh forgets it",
     "run .": ". is a folder without a readable recipe.json",
@@ -150,9 +153,18 @@ def test_a_fresh_start_that_cannot_run_forgets_nothing(tmp_path: Path, capsys: p
     out = tmp_path / "run"
     words = ["collect", "taskset=toy_arithmetic", "n=2", "taskset_args.n=2", f"out={out}"]
     assert run(cli, words) == 0
+    assert run(cli, [*words, "memory_gb=1000000", "--fresh"]) == 1
+    assert "needs 1e+06 GB of memory" in capsys.readouterr().err
+    assert (out / "collect" / "kept.jsonl").exists()
     stored = json.loads((out / "recipe.json").read_text())
     stored["taskset"] = "gone.py:taskset"
     (out / "recipe.json").write_text(json.dumps(stored))
     assert run(cli, ["run", str(out), "--fresh"]) == 1
     assert "there is no file gone.py" in capsys.readouterr().err
     assert (out / "collect" / "kept.jsonl").exists()
+    out.rename(tmp_path / "seed-7")
+    sound = Recipe(name="r", model="tiny", taskset="toy_arithmetic", stages=(Collect(n=2),))
+    for recipe in (replace(sound, memory_gb=1e6), replace(sound, taskset="gone.py:taskset")):
+        with pytest.raises(ConfigError, match=r"GB of memory|gone\.py"):
+            run_seeds({7: recipe}, tmp_path, jobs=1, fresh=True)
+        assert (tmp_path / "seed-7" / "collect" / "kept.jsonl").exists()
