@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt .ci/make_venv.py
 demo: $(READY)
 	@$(BIN)/training run demo --out runs/demo
 
-demo-visual: $(READY)  # the model that sees is taught first; where that is done, it takes a second
+demo-visual: $(READY)  # the model that sees is taught first; where that is done, it takes seconds
 	@$(BIN)/python -m pip install --quiet -c constraints.txt scikit-image scikit-learn
 	@$(BIN)/training run tiny_vlm --out runs/tiny_vlm
 	@$(BIN)/training run deepeyes preset=tiny --out runs/demo-visual

@@ -106,7 +106,7 @@ def show(recipe: str, settings: Sequence[str]) -> None:
 @click.argument("name", required=False)
 @SETTINGS
 @click.option("--seeds", help="Which, as 0,1,2; those of the experiment by default.")
-@click.option("--jobs", type=int, help="Seeds that run at once, each on one core; as many as there are cores.")
+@click.option("--jobs", type=int, help="Seeds that run at once; as many as there are cores, and memory for.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder of the seeds' runs; runs/reproduce/NAME by default."
 )

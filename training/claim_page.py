@@ -176,9 +176,9 @@ def _curve(curve: Mapping[str, Any]) -> list[str]:
 
 
 def _made(found: Mapping[str, Any]) -> str:
-    """When, with what and how long; a line of its own, as it differs from one making to the next."""
+    """With what and how long; a line of its own, as it differs from one making to the next."""
     versions = ", ".join(f"{name} {value}" for name, value in found["versions"].items())
-    time = f"{duration(fmean(found['seconds']))} a seed on {_cores(found['threads'])}"
+    time = f"{duration(fmean(found['seconds']))} a seed on {_threads(found['threads'])}"
     return f"Model {found['model']}; {time}; {versions}; commit {' or '.join(map(_short, found['commits']))}."
 
 
@@ -187,8 +187,9 @@ def _short(commit: str) -> str:
     return head[:12] + plus + changed
 
 
-def _cores(threads: int | None) -> str:
-    return "all cores" if threads is None else "one core" if threads == 1 else f"{threads} cores"
+def _threads(threads: int | None) -> str:
+    """What torch computes on; pictures for the next step may be drawn by another process."""
+    return "a thread for each core" if threads is None else "one thread" if threads == 1 else f"{threads} threads"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

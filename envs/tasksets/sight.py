@@ -73,7 +73,7 @@ def sight(
         split: `train`, `val` or `test`; they share no scene, no photograph and no written digit.
         n: How many tasks. The first tasks are the same for every `n`.
         seed: Another seed gives other scenes of the same split.
-        skills: Which, with commas; one named twice comes twice as often. Tasks take them in turn.
+        skills: Which, with commas; one named twice comes twice as often. Each task draws one.
         edge: Width and height of the picture in pixels.
         letters: The characters that `read` shows.
         length: How many of them, as `1-2` or `3`.
