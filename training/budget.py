@@ -45,6 +45,18 @@ class TokenBudget(TrainerCallback):
             control.should_training_stop = True
 
 
+def count_tokens(trainer: Any, inputs: dict[str, Any]) -> None:
+    """Add a batch of SFT to the tokens that the state of its trainer has seen, over all processes, and log how many.
+
+    TRL has a count of its own, which begins at 0 where a run goes on.
+    """
+    seen = inputs.get("attention_mask")  # packed rows have none: nothing in them is padding
+    count = inputs["input_ids"].new_tensor(inputs["input_ids"].numel()) if seen is None else seen.sum()
+    everywhere: Any = trainer.accelerator.gather(count)
+    trainer.state.num_input_tokens_seen += int(everywhere.sum())
+    trainer._metrics["train"]["num_tokens"] = [trainer.state.num_input_tokens_seen]
+
+
 class GoodEnough(TrainerCallback):
     """Ends training once `mean_token_accuracy`, averaged over the last `WINDOW` logged steps, is `least` or more."""
 

@@ -44,7 +44,7 @@ from envs.trajectory import PlacedImage, TokenSequence, Trajectory
 from tools.errors import ConfigError, nearest
 from tools.record import record
 from training.audit import problem_with_images
-from training.budget import GoodEnough, TokenBudget
+from training.budget import GoodEnough, TokenBudget, count_tokens
 from training.files import MODEL, append_metrics, publish, rewind_metrics
 from training.fresh import TASK, fresh_rows, row_processes
 from training.inputs import gold_tasks
@@ -325,18 +325,16 @@ class RowTrainer(SFTTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         if return_outputs or inputs["input_ids"].device.type != "cpu" or not self._has_plain_loss(model):
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            count_tokens(self, inputs)
+            return found
         places = {key: inputs[key] for key in ("attention_mask", "position_ids") if key in inputs}
         if self.vision is not None and "pictures" in inputs:
             seeing = model.get_base_model() if hasattr(model, "peft_config") else model
             places |= self.vision.inputs(seeing, inputs["pictures"], inputs["input_ids"])
         losses, right = token_losses(model, inputs["input_ids"], inputs["labels"], **places)
         self._metrics["train"]["mean_token_accuracy"].append(right.float().mean().item())
-        seen = inputs.get("attention_mask")  # packed rows have none: nothing in them is padding
-        count = torch.tensor(inputs["input_ids"].numel()) if seen is None else seen.sum()
-        everywhere: Any = self.accelerator.gather(count)
-        self.state.num_input_tokens_seen += int(everywhere.sum())
-        self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
+        count_tokens(self, inputs)
         return losses.sum() / (max(1, len(losses)) if num_items_in_batch is None else num_items_in_batch)
 
     def _has_plain_loss(self, model: Any) -> bool:
