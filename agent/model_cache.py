@@ -136,14 +136,15 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _build(folder: Path, build: Callable[[Path], None]) -> None:
-    """Build beside `folder`, then rename. The caller holds the lock, so what is there is what a killed process left."""
+    """Build beside `folder`, then rename, so that what was there stays where that fails. The caller holds the lock."""
     partial = folder.with_name(folder.name + ".partial")
-    for leftover in (partial, folder):
-        if leftover.exists():
-            shutil.rmtree(leftover)
+    if partial.exists():  # a killed process left it
+        shutil.rmtree(partial)
     partial.mkdir()
     try:
         build(partial)
+        if folder.exists():
+            shutil.rmtree(folder)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -16,6 +16,7 @@ from typing import Any
 from agent.model_cache import cached_folder, keep_folder, kept_folder, no_progress_bars, save_tokenizer, write_facts
 from agent.tiny import CONFIG as TEXT
 from agent.tiny import PHRASES, WORDS, tiny_tokenizer
+from tools.errors import ConfigError
 from tools.record import record
 
 AROUND, IMAGE, WHOLE = "<fake_token_around_image>", "<image>", "<global-img>"
@@ -137,8 +138,34 @@ def taught_folder() -> Path:
 
 
 def keep_taught(folder: Path) -> Path:
-    """Copy a trained model into the cache, in the place of one that is there; returns where it is."""
+    """Copy a trained model into the cache, in the place of one that is there; returns where it is.
+
+    Raises `ConfigError` for a model of another kind: a run of an older version may be all that is at hand.
+    """
+    if not _is_of_this_version(folder):
+        raise ConfigError(
+            f"{folder} was made by another version, or from another model, and is not kept as tiny_vlm",
+            hint="it stays where it is; training run tiny_vlm --fresh trains one anew",
+        )
     return keep_folder("tiny_vlm", _recipe(), folder)
+
+
+def _is_of_this_version(folder: Path) -> bool:
+    """Whether a model has the tokens, the chat template and the sizes that `tiny_vlm` gives one."""
+    from transformers import PreTrainedTokenizerFast
+
+    mine = tiny_vlm_tokenizer()
+    theirs: Any = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    stored: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return (
+        theirs.get_vocab() == mine.get_vocab()
+        and theirs.chat_template == mine.chat_template
+        and all(
+            stored.get(part, {}).get(name, wanted) == wanted
+            for part in ("text_config", "vision_config")
+            for name, wanted in _config(Shape(), mine)[part].items()
+        )
+    )
 
 
 def _recipe() -> list[Any]:
