@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evals.run_folder import RunFolder
 from tools.errors import ConfigError
 from training.files import DONE, MODEL, read_json, read_metrics, write_json, write_text
 from training.progress import duration
@@ -34,7 +35,7 @@ def report_of(recipe: Recipe, out: Path) -> dict[str, Any]:
             {
                 "evaluation": stage.name,
                 "stage": stage.model,
-                "tools": stage.tools,
+                "tools": offers_tools(stage, out),
                 "accuracy": found["accuracy"],
                 "ci95": found["ci95"],
                 "calls_per_task": found["calls_per_task"],
@@ -53,6 +54,12 @@ def report_of(recipe: Recipe, out: Path) -> dict[str, Any]:
         "seed": recipe.seed,
         "versions": {**versions.get("versions", {}), "commit": versions.get("commit")},
     }
+
+
+def offers_tools(stage: Evaluate, out: Path) -> bool:
+    """Whether the model that was measured had any: they may be hidden, and a taskset may have none."""
+    asked = RunFolder(out / stage.name).read_config()
+    return stage.tools if asked is None else bool(asked["identity"].get("tools"))
 
 
 def write_reports(recipe: Recipe, out: Path) -> None:
@@ -144,10 +151,10 @@ def _cells(row: dict[str, Any], name: str) -> list[str]:
 def stage_cells(stage: Stage, out: Path) -> list[str]:
     """What a stage did, in a line."""
     done = _done(out, stage)
-    return [stage.name, _said(stage, done, read_metrics(out / stage.name)), duration(done["seconds"])]
+    return [stage.name, _said(stage, out, done, read_metrics(out / stage.name)), duration(done["seconds"])]
 
 
-def _said(stage: Stage, done: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> str:
+def _said(stage: Stage, out: Path, done: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> str:
     if isinstance(stage, Collect):
         dropped = "".join(f", {count} dropped ({reason})" for reason, count in done["dropped"].items())
         return f"kept {done['kept']} of {done['episodes']} episodes{dropped}"
@@ -159,7 +166,8 @@ def _said(stage: Stage, done: dict[str, Any], metrics: Sequence[dict[str, Any]])
         rewards = [row["reward"] for row in metrics if "reward" in row]
         rose = f", reward {_ends(rewards)}" if rewards else ""
         return f"{_steps(stage, metrics)} steps of {stage.tasks_per_step} x {stage.group_size} episodes{rose}"
-    return f"{stage.model}, {'with' if stage.tools else 'without'} tools: {percent(done['result']['accuracy'])}"
+    tools = "with" if offers_tools(stage, out) else "without"
+    return f"{stage.model}, {tools} tools: {percent(done['result']['accuracy'])}"
 
 
 def _steps(stage: SFT | GRPO, metrics: Sequence[dict[str, Any]]) -> int:

@@ -9,8 +9,14 @@ from typing import Any
 
 import pytest
 
-from agent.models import model_folder
+from agent.model_cache import keep_folder
+from agent.models import keep_model, model_folder
+from agent.sampler import ScriptedSampler
+from agent.tiny_vlm import Shape
+from agent.tiny_vlm import tiny_vlm as make_tiny_vlm
+from envs.find import hide_tools
 from envs.tasksets.maze import maze
+from evals import evaluate
 from tools import ConfigError
 from training.files import read_json
 from training.recipe import GRPO, SFT, Evaluate, Recipe
@@ -19,7 +25,7 @@ from training.recipes.deepeyes import deepeyes
 from training.recipes.tiny_vlm import SKILLS, tiny_vlm
 from training.recipes.vilasr import ARMS as DRAW
 from training.recipes.vilasr import vilasr
-from training.report import closing_words
+from training.report import closing_words, offers_tools
 from training.run import run
 
 pytest.importorskip("skimage")
@@ -102,6 +108,28 @@ def test_the_model_that_was_taught_has_to_be_taught_first(cache: Path) -> None:
         model_folder("tiny_vlm")
 
 
+def test_what_is_kept_is_of_this_version_and_stays_until_another_is_whole(cache: Path) -> None:
+    taught = [make_tiny_vlm(cache.parent / f"taught{seed}", seed) for seed in (1, 2)]
+
+    def kept() -> bytes:
+        return (Path(model_folder("tiny_vlm")) / "model.safetensors").read_bytes()
+
+    for folder in taught:
+        keep_model("tiny_vlm", folder)
+        assert kept() == (folder / "model.safetensors").read_bytes()
+    (taught[0] / "chat_template.jinja").write_text("{{ messages }}")
+    others = taught[0], make_tiny_vlm(cache.parent / "small", shape=Shape(layers=1)), Path(model_folder("tiny"))
+    for other in others:
+        with pytest.raises(ConfigError, match="was made by another version"):
+            keep_model("tiny_vlm", other)
+    assert kept() == (taught[1] / "model.safetensors").read_bytes()
+
+    mine = keep_folder("mine", [1], taught[1])
+    with pytest.raises(ConfigError, match="mine cannot be written"):
+        keep_folder("mine", [1], cache / "gone")
+    assert (mine / "config.json").is_file()
+
+
 def test_too_little_memory_and_a_name_that_keeps_nothing_are_said_before_a_run(tmp_path: Path) -> None:
     dear = replace(tiny_vlm(), memory_gb=1e6)
     with pytest.raises(ConfigError, match=r"tiny_vlm needs 1e\+06 GB of memory, and .* GB are free"):
@@ -109,6 +137,13 @@ def test_too_little_memory_and_a_name_that_keeps_nothing_are_said_before_a_run(t
     assert not (tmp_path / "run" / "recipe.json").exists()
     with pytest.raises(ConfigError, match="no model is kept under the name 'mine'"):
         run(replace(tiny_vlm(), keep_as="mine"), tmp_path / "mine")
+
+
+def test_arms_without_tools_are_reported_so_whether_these_are_hidden_or_the_taskset_has_none(tmp_path: Path) -> None:
+    arms = {"drawn": maze(n=1), "words": maze(n=1, tools="none"), "hidden": hide_tools(maze(n=1))}
+    for name, taskset in arms.items():
+        evaluate(taskset, ScriptedSampler(), out=tmp_path / name)
+    assert [name for name in arms if offers_tools(Evaluate(name=name), tmp_path)] == ["drawn"]
 
 
 @pytest.mark.slow
