@@ -16,15 +16,17 @@ def maze() -> Experiment:
         recipe="vilasr",
         settings=("preset=tiny", "arms=see,blind,text"),
         rows=tuple(
-            Row(label=f"{label}{behind}", stages=(f"eval-{stage}-{arm}",))
+            Row(label=f"{label}{behind}", stages=(f"{stage}-{arm}",))
             for arm, label in (("text", "text alone"), ("blind", "draw blind"), ("see", "draw and see"))
-            for stage, behind in (("sft", ", cold start"), ("grpo", ""))
+            for stage, behind in (("eval-sft", ", cold start"), ("eval-grpo", ""), ("greedy", ", greedily"))
         ),
         metrics=("way_drawn%", "tool_calls", "tool_error_rate%", "mean_tokens"),
         differences=(
             ("draw and see", "draw blind"),
             ("draw blind", "text alone"),
             ("draw and see", "text alone"),
+            ("draw and see, greedily", "text alone, greedily"),
+            ("draw and see", "draw and see, cold start"),
         ),
         curves={
             **{f"sft-{arm}": ("loss", "mean_token_accuracy") for arm in ("see", "blind", "text")},
@@ -34,6 +36,6 @@ def maze() -> Experiment:
         "guessing is right half the time. All arms say the same of each cell of the way, in the same words, and are "
         "first taught to go it in words alone, so that this arm has more tokens of its own form. As many tokens are "
         "more episodes the shorter they are. Measured as it is trained, sampling at temperature 1, so that a longer "
-        "episode has more places to slip. The base policy is one, and a seed is that of everything after it. All seeds "
-        "are measured on the same mazes.",
+        "episode has more places to slip, and once greedily. The base policy is one, and a seed is that of everything "
+        "after it. All seeds are measured on the same mazes.",
     )

@@ -9,8 +9,8 @@ model, Qwen2.5-VL-7B); without a cold start drawing is not discovered.
 
 The tiny preset is a whole experiment in one run, with the model of `training run tiny_vlm`: which exit of a maze can be
 reached? All arms share two stages on gold: `mazes`, what each cell holds and in which directions it is open; and `way`,
-to go from cell to cell in words. Then each has a cold start on gold and GRPO, both on as many tokens. All but the last
-say the same words of each cell before they go on:
+to go from cell to cell in words. Then each has a cold start on gold and GRPO, both on as many tokens; it is measured
+as it is trained, and at the end greedily too. All but the last say the same words of each cell before they go on:
 
     see      draws a line to the next cell, looks at the picture, and goes on
     blind    draws the same lines and is told that they were drawn
@@ -150,30 +150,28 @@ def _arm(arm: str, seed: int, sft_tokens: int, grpo_tokens: int, n: int) -> tupl
     asked = ARMS[arm]
     limits = Limits(max_turns=14, max_calls=13, max_tokens=1000)
     params = SamplingParams(max_tokens=128)
-    measure = Evaluate(
-        n=n,
-        taskset_args={**asked, "split": "test", "n": n},
-        params=params,
-        limits=limits,
-    )
+    measure = Evaluate(n=n, taskset_args={**asked, "split": "test", "n": n}, params=params, limits=limits)
     cold = _taught(f"sft-{arm}", arm, "way", seed * OF_A_SEED + ARM, sft_tokens)
-    stages = (cold, replace(measure, name=f"eval-{cold.name}", model=cold.name))
-    if not grpo_tokens:
-        return stages
-    grpo = GRPO(
-        name=f"grpo-{arm}",
-        start=cold.name,
-        steps=2000,
-        max_tokens=grpo_tokens,
-        tasks_per_step=8,
-        group_size=8,
-        lr=1e-4,
-        warmup=2,
-        taskset_args={**asked, "seed": seed * OF_A_SEED + LATER},
-        params=params,
-        limits=limits,
-    )
-    return (*stages, grpo, replace(measure, name=f"eval-{grpo.name}", model=grpo.name))
+    trained: list[Stage] = [cold]
+    if grpo_tokens:
+        trained.append(
+            GRPO(
+                name=f"grpo-{arm}",
+                start=cold.name,
+                steps=2000,
+                max_tokens=grpo_tokens,
+                tasks_per_step=8,
+                group_size=8,
+                lr=1e-4,
+                warmup=2,
+                taskset_args={**asked, "seed": seed * OF_A_SEED + LATER},
+                params=params,
+                limits=limits,
+            )
+        )
+    sampled = [(stage, replace(measure, name=f"eval-{stage.name}", model=stage.name)) for stage in trained]
+    greedy = replace(measure, name=f"greedy-{arm}", model=trained[-1].name, params=replace(params, temperature=0.0))
+    return (*(stage for pair in sampled for stage in pair), greedy)
 
 
 def _paper(sft_data: str, processes: int) -> tuple[Stage, ...]:
