@@ -131,9 +131,10 @@ def _rubric(reward: str, view: View) -> Rubric:
 
 
 def way_drawn(convention: Convention) -> RewardFn:
-    """1 where all lines drawn together lead from the green disc to the exit, and none goes through a wall, or slanting.
+    """1 where all lines drawn together lead from the green disc to the exit, and none goes through a wall, slants or
+    ends in the cell where it began.
 
-    Lines are taken by the cells they start and end in.
+    Lines are taken by the cells they start and end in, and every one counts, also one that was drawn anew elsewhere.
     """
 
     async def reward(env: Env, trajectory: Trajectory) -> float:

@@ -89,6 +89,9 @@ def test_what_a_recipe_does_not_know_is_refused() -> None:
             deepeyes(**wrong)
         with pytest.raises(ConfigError, match=r"huge|feel|tool"):
             vilasr(**wrong)
+    with pytest.raises(ConfigError, match="model is tiny, which cannot be kept as tiny_vlm"):
+        tiny_vlm(model="tiny")
+    assert tiny_vlm(model="tiny", keep=False).model == "tiny"
     with pytest.raises(ConfigError, match="steps is '1,2'"):
         tiny_vlm(steps="1,2")
 

@@ -77,6 +77,7 @@ def deepeyes(
         stages=_tiny(asked, gold, sft_tokens, grpo_tokens, n),
         seed=seed,
         threads=threads,
+        memory_gb=2.0,
     )
 
 

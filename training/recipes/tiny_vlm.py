@@ -43,6 +43,8 @@ def tiny_vlm(
     threads: the same seed then gives the same weights on machines with more cores or fewer.
     `keep` puts what came of it in the place of the `tiny_vlm` of the user's cache.
     """
+    if keep and model is not None and model.partition(":")[0] != "tiny_vlm":
+        raise ConfigError(f"model is {model}, which cannot be kept as tiny_vlm", hint="keep=false")
     lengths = _lengths(steps)
     page: dict[str, Any] = {"skills": "page", "on_photos": 0.0}
     stages: tuple[Stage, ...] = (

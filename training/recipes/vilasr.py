@@ -24,7 +24,8 @@ Differences from the paper, in the paper preset:
 - Reflective rejection sampling is left out: data that was sampled so can be given as `sft_data`.
 - The eyes are trained in RL as in the released script, and frozen in the cold start.
 
-Cost: tiny, three arms: 36 minutes on one busy core for the cold starts; what came of them is in docs/claims/maze.md.
+Cost: tiny, three arms: 53 minutes on one thread, three seeds at once on two cores; 3 GB of memory. What came of it is
+in docs/claims/maze.md: on a small model words win.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ def vilasr(
         ),
         seed=seed,
         threads=threads,
+        memory_gb=3.0,
     )
 
 
