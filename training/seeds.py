@@ -172,7 +172,9 @@ class _Child:
 
 
 def _stop_with_parent() -> None:
-    """Interrupt this process when its standard input ends."""
+    """Interrupt this process when its standard input ends, also where a shell began it in the background, deaf to
+    interrupts: a parent that was killed would leave it running."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def watch() -> None:
         while os.read(0, 1):  # not sys.stdin: its lock would be held when the interpreter ends

@@ -24,6 +24,7 @@ def played(stage: Stage, out: Path) -> list[dict[str, float]]:
     return list(read_metrics(out / stage.name))
 
 
+@pytest.mark.filterwarnings("ignore:`label_smoothing_factor` is deprecated:FutureWarning")
 @pytest.mark.parametrize("trl", [{}, {"label_smoothing_factor": 0.1}], ids=["our loss", "TRL's loss, as on a GPU"])
 def test_sft_ends_with_the_step_that_uses_the_tokens_up(tmp_path: Path, trl: dict[str, Any]) -> None:
     stage = SFT(data="gold", steps=50, batch_size=4, max_tokens=700, trl={**PLAIN, **trl})
