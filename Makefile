@@ -23,10 +23,10 @@ $(READY): pyproject.toml constraints.txt .ci/make_venv.py
 demo: $(READY)
 	@$(BIN)/training run demo --out runs/demo
 
-demo-visual: $(READY)  # the model that sees is taught first; where that is done, it takes seconds
+demo-visual: $(READY)  # the model that sees is taught first, in seconds where that is done; then seed 0 of docs/claims/zoom.md
 	@$(BIN)/python -m pip install --quiet -c constraints.txt scikit-image scikit-learn
 	@$(BIN)/training run tiny_vlm --out runs/tiny_vlm
-	@$(BIN)/training run deepeyes preset=tiny threads=1 --out runs/demo-visual  # seed 0 of docs/claims/zoom.md
+	@$(BIN)/training run deepeyes preset=tiny threads=1 --out runs/demo-visual
 
 quickstart: $(READY)
 	@$(BIN)/training run quickstart --out runs/quickstart

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from agent.rollout import Limits
 from agent.sampler import SamplingParams
-from tools.errors import ConfigError
+from tools.errors import ConfigError, nearest
 from training.recipe import GRPO, SFT, Collect, Evaluate, Stage
 
 
@@ -25,7 +25,7 @@ def one_of(known: Iterable[str], **given: str) -> None:
     names = list(known)
     for argument, value in given.items():
         if value not in names:
-            raise ConfigError(f"{argument} is {value!r}", hint=f"there are {', '.join(names)}")
+            raise ConfigError(f"{argument} is {value!r}", hint=nearest(value, names))
 
 
 def with_control(

@@ -140,12 +140,12 @@ def way_drawn(convention: Convention) -> RewardFn:
     async def reward(env: Env, trajectory: Trajectory) -> float:
         scene = env.task.info["scene"]
         made, size = mazes.from_json(scene["maze"]), (scene["size"][0], scene["size"][1])
-        calls = [call.call.arguments or {} for call in trajectory.calls if call.outcome == "ok"]
+        drawn = [call.call for call in trajectory.calls if call.outcome == "ok" and call.call.name == "path_tracer"]
 
         def cell(line: Mapping[str, Any], end: str) -> Cell:
             return mazes.cell_at(made, max(size), read_point(line[end], end, convention, size))
 
-        lines = [line for call in calls for line in call["items"]]
+        lines = [line for call in drawn for line in (call.arguments or {})["items"]]
         return float(mazes.joined(made, [(cell(one, "start_point_2d"), cell(one, "end_point_2d")) for one in lines]))
 
     return reward

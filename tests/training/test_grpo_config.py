@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import shutil
+from contextlib import nullcontext as does_not_raise
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -191,6 +193,17 @@ def test_a_checkpoint_of_another_model_is_refused(toy_model: Any, tmp_path: Path
     check_checkpoint(tmp_path / "an adapter's, without a config", model)
     with pytest.raises(ConfigError, match=r"is of another model: its hidden_size is 64, this one's is 32"):
         check_checkpoint(tmp_path / "other", model)
+
+
+def test_the_sizes_of_a_model_that_sees_are_those_of_its_parts(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"text_config": {"hidden_size": 8}, "vision_config": {"hidden_size": 4}}')
+    for eyes, refused in (
+        (4, does_not_raise()),
+        (5, pytest.raises(ConfigError, match=r"vision_config.hidden_size is 4")),
+    ):
+        parts = {"text_config": {"hidden_size": 8}, "vision_config": {"hidden_size": eyes}}
+        with refused:
+            check_checkpoint(tmp_path, SimpleNamespace(config=SimpleNamespace(to_dict=lambda parts=parts: parts)))
 
 
 def test_adapters_of_another_base_are_refused(toy_model: Any, tmp_path: Path) -> None:

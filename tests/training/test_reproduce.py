@@ -229,15 +229,15 @@ def test_a_page_of_some_of_the_seeds_says_which_are_missing(calm: Path, claim: s
 def test_killed_in_the_middle_and_continued_the_page_is_the_same_and_nothing_is_played_twice(
     claim: str, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
-    """kill -9 of the command takes the processes of both seeds along; both have finished some episodes by then."""
-    hold, name = Path(claim).with_name("hold"), f"{claim}:light"
-    calm = tmp_path_factory.mktemp("light")
-    reproduce(name, jobs=1, out=calm)
+    """kill -9 of the command takes the processes of both seeds along; both have finished some episodes by then,
+    and no interrupt would reach them, as in what a shell begins in the background."""
+    hold, name, deaf = Path(claim).with_name("hold"), f"{claim}:light", ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+    reproduce(name, jobs=1, out=(calm := tmp_path_factory.mktemp("light")))
     hold.touch()
     command = [sys.executable, "-m", "training", "reproduce", name, "--jobs", "2", "--out", str(tmp_path)]
     logs = [tmp_path / f"seed-{seed}" / "collect" / "trajectories.jsonl" for seed in (0, 1)]
     try:
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        with subprocess.Popen(deaf + command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
             try:
                 until(lambda: all(log.exists() and log.read_bytes().count(b"\n") == 4 for log in logs), process)
             finally:

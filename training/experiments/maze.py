@@ -6,7 +6,7 @@ from training.experiment import Experiment, Row
 
 
 def maze() -> Experiment:
-    """ViLaSR's central claim, each arm with a cold start of its own."""
+    """ViLaSR's central claim, each arm with a cold start and GRPO of its own."""
     return Experiment(
         title="Drawing on a maze",
         claim="Drawing on the picture and reasoning on from what was drawn beats reasoning in text by far on mazes: "

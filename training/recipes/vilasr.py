@@ -85,8 +85,7 @@ def vilasr(
     threads: int | None = None,
 ) -> Recipe:
     """`preset` is `tiny` or `paper`; of the tiny one, `sight_steps` in which mazes are first looked at, `arms` (some of
-    `ARMS`) and each arm's tokens, `n` to measure. Without
-    `grpo_tokens` it ends with the cold starts."""
+    `ARMS`) and each arm's tokens, `n` to measure. Without `grpo_tokens` it ends with the cold starts."""
     one_of(PRESETS, preset=preset)
     if preset == "paper":
         return Recipe(
