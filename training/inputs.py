@@ -123,9 +123,14 @@ def _check_log(path: Path) -> None:
         raise ConfigError(f"{path} holds no episodes")
 
 
+def weights_of(stage: Stage) -> str:
+    """What names the weights that a stage is run with: `base`, an earlier stage, a model spec, `gold`."""
+    return stage.source if isinstance(stage, Collect) else stage.model if isinstance(stage, Evaluate) else stage.start
+
+
 def _model_of(recipe: Recipe, stage: Stage) -> str | None:
     """The model spec from which a stage starts; None where an earlier stage makes it, or none is needed."""
-    name = stage.source if isinstance(stage, Collect) else stage.model if isinstance(stage, Evaluate) else stage.start
+    name = weights_of(stage)
     if name == BASE:
         return recipe.model
     if isinstance(stage, Collect) and stage.base_url is not None:

@@ -2,6 +2,7 @@
 
 recipe.json          what runs and what resumes; a run folder holds one recipe
 versions.json        of the libraries, and our commit, when the run began
+base.json            which weights it began from
 STAGE/               one folder per stage: its episodes, metrics, checkpoints, `model`, and last of all done.json
 report.json .md .html, plots/    what came of it
 """
@@ -25,14 +26,16 @@ from envs.seed import derive_seed
 from tools.errors import ConfigError
 from tools.lock import held
 from training.files import DONE, MODEL, read_json, write_json
-from training.inputs import check_inputs, measured_taskset
+from training.inputs import check_inputs, measured_taskset, weights_of
 from training.launch import announce, rank, wait_for, wait_for_launch
 from training.overrides import differences, to_json
 from training.progress import Stopwatch, duration
 from training.recipe import BASE, GOLD, GRPO, SFT, Collect, Evaluate, Recipe, Stage, StageRun, is_path, trains
+from training.resume import hold_to_base
 
 RECIPE = "recipe.json"
 VERSIONS = "versions.json"
+BEGAN_FROM = "base.json"
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "tokenizers")
 
 
@@ -51,6 +54,8 @@ def run(recipe: Recipe, out: Path, *, fresh: bool = False) -> Path:
         if fresh:
             forget(out)
         settle(recipe, out)
+        if any(weights_of(stage) == BASE and read_json(out / stage.name / DONE) is None for stage in recipe.stages):
+            hold_to_base(recipe.model, out / BEGAN_FROM)
         announce(out)
         for number, stage in enumerate(recipe.stages, start=1):
             label = f"[{number}/{len(recipe.stages)}] {stage.name}"

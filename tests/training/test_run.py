@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +14,16 @@ from typing import Any
 
 import pytest
 
-from agent.models import load_model
+from agent.models import load_model, model_folder
+from agent.rollout import Limits
+from agent.sampler import SamplingParams
 from envs.log import read_log
 from tools.errors import ConfigError
 from tools.lock import held
 from training.files import last_checkpoint, publish, read_json, read_metrics, rewind_metrics, write_json
 from training.progress import Progress, Stopwatch, duration
-from training.recipe import Recipe
-from training.run import settle
+from training.recipe import Evaluate, Recipe
+from training.run import run, settle
 
 RECIPE = '''
 """All four kinds of stage on a tiny model and a world without kernels."""
@@ -296,6 +299,25 @@ def test_settle_forgives_a_kill_between_its_two_files(tmp_path: Path) -> None:
     assert read_json(tmp_path / "versions.json")["versions"]["torch"]
     with pytest.raises(ConfigError, match="seed: 0 -> 1"):
         settle(Recipe(name="r", seed=1), tmp_path)
+
+
+def test_a_run_goes_on_from_the_weights_it_began_with_alone(recipe: Path, tmp_path: Path) -> None:
+    """A model that was trained anew between an interruption and the continuation would mix two runs."""
+    base, out = tmp_path / "base", tmp_path / "out"
+    shutil.copytree(model_folder("tiny:5"), base)
+    weights = next(base.glob("*.safetensors"))
+    began_with = weights.read_bytes()
+    measure = Evaluate(n=2, params=SamplingParams(max_tokens=4), limits=Limits(max_turns=1))
+    asked = Recipe(name="one", model=str(base), taskset=f"{recipe.with_name('world.py')}:world", stages=(measure,))
+    run(asked, out)
+    weights.write_bytes(began_with[:-1] + bytes([began_with[-1] ^ 1]))
+    run(asked, out)  # finished: nothing is run with the weights
+    (out / measure.name / "done.json").unlink()  # as an interruption leaves it
+    with pytest.raises(ConfigError, match=f"began from other weights of {base}: {weights.name}"):
+        run(asked, out)
+    weights.write_bytes(began_with)
+    run(asked, out)
+    assert read_json(out / measure.name / "done.json") is not None
 
 
 def test_seconds_add_up_over_runs_of_a_stage(tmp_path: Path) -> None:
