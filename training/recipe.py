@@ -326,6 +326,18 @@ class StageRun:
     """Derived from the recipe's seed and the stage's name."""
 
 
+def falling(steps: int) -> dict[str, Any]:
+    """TRL's options for a rate that stays, and over the last quarter of `steps`, or of the tokens, falls to nothing.
+
+    A small model at a rate that stays leaves off in one bad step now and then, and is less sure of what it knows.
+
+    >>> falling(2000)["lr_scheduler_kwargs"]
+    {'num_decay_steps': 500, 'decay_type': 'linear'}
+    """
+    ending = {"num_decay_steps": steps // 4, "decay_type": "linear"}
+    return {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": ending}
+
+
 def trains(stage: Stage) -> bool:
     """True for a stage that leaves a model behind, in `STAGE/model`."""
     return isinstance(stage, SFT | GRPO)

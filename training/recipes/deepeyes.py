@@ -23,6 +23,8 @@ Format: Hermes calls, the part as the next user turn, `<answer>`. Reward: 0.8 ri
 
 Differences from the paper:
 - The tiny preset has a cold start; the paper's model knows the format from its instructions.
+- Its advantages are divided by the deviation of the step, not of each group (the paper's GRPO): where no attempt of a
+  group is right, a call in bad form would weigh as much as a right answer does elsewhere, and calls would be given up.
 - Answers are compared as text; the paper asks a judge. Its paper preset has `max_turns` 6, its script 5.
 Cost: tiny, arms=tool,no-tool: 16 minutes on one busy core; 1.5 GB of memory.
 """
@@ -35,7 +37,7 @@ from typing import Any
 from agent.rollout import Limits
 from agent.sampler import SamplingParams
 from training.comparison import one_of
-from training.recipe import GOLD, GRPO, SFT, Collect, Evaluate, Recipe, Stage
+from training.recipe import GOLD, GRPO, SFT, Collect, Evaluate, Recipe, Stage, falling
 
 PRESETS = ("tiny", "paper")
 ARMS = ("tool", "no-tool", "unconditional", "plain", "near", "no-cold-start")
@@ -47,7 +49,7 @@ def deepeyes(
     model: str | None = None,
     arms: str = "tool,no-tool",
     gold: int = 3072,
-    sft_tokens: int = 800_000,
+    sft_tokens: int = 1_600_000,
     grpo_tokens: int = 200_000,
     n: int = 300,
     data: str = "DeepEyes-Datasets-47k",
@@ -111,7 +113,7 @@ def _tiny(arms: list[str], gold: int, sft_tokens: int, grpo_tokens: int, n: int)
         batch_size=32,
         lr=1e-3,
         warmup=10,
-        trl={"lr_scheduler_type": "constant_with_warmup"},
+        trl=falling(2000),
     )
     grpo = GRPO(
         start="sft",
@@ -119,8 +121,9 @@ def _tiny(arms: list[str], gold: int, sft_tokens: int, grpo_tokens: int, n: int)
         max_tokens=grpo_tokens,
         tasks_per_step=8,
         group_size=8,
-        lr=4e-4,
+        lr=1e-4,
         warmup=5,
+        advantages="magistral",
         skip=gold,
         params=SamplingParams(max_tokens=32),
         limits=limits,

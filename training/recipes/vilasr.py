@@ -36,7 +36,7 @@ from typing import Any
 from agent.rollout import Limits
 from agent.sampler import SamplingParams
 from training.comparison import one_of
-from training.recipe import GOLD, GRPO, SFT, Evaluate, Recipe, Stage
+from training.recipe import GOLD, GRPO, SFT, Evaluate, Recipe, Stage, falling
 
 PRESETS = ("tiny", "paper")
 ARMS: dict[str, dict[str, Any]] = {
@@ -60,11 +60,6 @@ TASK: dict[str, Any] = {
 }
 """Sixteen cells of 16 pixels, a feature of the model's eyes each; guessing is right half the time."""
 FRESH: dict[str, Any] = {"dataloader_num_workers": 1}
-FALLING: dict[str, Any] = {
-    "lr_scheduler_type": "warmup_stable_decay",
-    "lr_scheduler_kwargs": {"num_decay_steps": 1000, "decay_type": "linear"},
-}
-"""Over the last quarter of 4,000 steps, or of the tokens: a rate that stays leaves off in one bad step now and then."""
 OF_A_SEED, WAY, ARM, LATER = 1000, 100, 200, 500
 """A recipe's seed has so many seeds of the taskset. Stages on gold take one after the other: `mazes` from the first,
 `way` and the arms from these on; GRPO takes the last."""
@@ -143,7 +138,7 @@ def _taught(name: str, arm: str, start: str, first: int, tokens: int) -> SFT:
         batch_size=16,
         lr=2e-3,
         warmup=20,
-        trl={**FRESH, **FALLING},
+        trl={**FRESH, **falling(4000)},
     )
 
 
