@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.adapters import base_of
 from agent.models import model_folder
 from tools.errors import ConfigError
 from training.files import last_checkpoint, read_json, write_json
@@ -39,17 +40,22 @@ def check_checkpoint(checkpoint: Path, model: Any) -> None:
             )
 
 
+def remember_base(spec: str, file: Path) -> None:
+    """Write to `file` what the weights are that a run begins from."""
+    write_json(file, {"model": spec, "weights": _weights(spec)})
+
+
 def hold_to_base(spec: str, file: Path) -> None:
-    """Write to `file` what the weights of a run's base are; later, raise `ConfigError` where they are others.
+    """Raise `ConfigError` where the weights of `spec` are others than those that `remember_base` wrote to `file`.
 
     A folder's weights can be trained anew between an interruption and the run's continuation, `tiny_vlm` among them.
+    Nothing is said where there is no such file, as in runs of before there was one.
     """
-    found = {"model": spec, "files": _weights(spec)}
-    stored = read_json(file)
-    if stored is None:
-        write_json(file, found)
+    before: dict[str, str] | None = (read_json(file) or {}).get("weights")
+    if before is None:
         return
-    changed = [name for name, mark in stored["files"].items() if found["files"].get(name) != mark]
+    now = _weights(spec)
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed:
         raise ConfigError(
             f"{file.parent} began from other weights of {spec}: {changed[0]} in {model_folder(spec)} is not the same",
@@ -58,22 +64,30 @@ def hold_to_base(spec: str, file: Path) -> None:
 
 
 def _weights(spec: str) -> dict[str, str]:
-    """A mark of each file of weights in the folder that `spec` names; none of a hub id, whose files are not here.
-
-    Of its size, its first and its last megabyte: trained on, all numbers change, and 15 GB take a while to read.
+    """A mark of each file of weights in the folder that `spec` names, those that adapters are for with them; none of a
+    hub id, whose files are not here.
     """
     folder = Path(model_folder(spec))
-    marks: dict[str, str] = {}
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]) if folder.is_dir() else []:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            ends = file.read(_ENDS)
-            file.seek(max(size - _ENDS, 0))
-            marks[path.name] = hashlib.sha256(str(size).encode() + ends + file.read()).hexdigest()[:16]
-    return marks
+    files = [*folder.glob("*.safetensors"), *folder.glob("*model*.bin")] if folder.is_dir() else []
+    base = base_of(folder)
+    behind = {} if base is None else {f"base/{name}": mark for name, mark in _weights(base).items()}
+    return {**behind, **{path.name: _mark(path) for path in sorted(files)}}
 
 
-_ENDS = 1 << 20
+def _mark(path: Path) -> str:
+    """Of a file's size and of pieces all over it, the first and the last bytes among them: which numbers training
+    changes depends on what is frozen, and 15 GB take a while to read whole.
+    """
+    size = path.stat().st_size
+    mark = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for piece in range(_PIECES):
+            file.seek(max(0, size - _PIECE) * piece // (_PIECES - 1))
+            mark.update(file.read(_PIECE))
+    return mark.hexdigest()[:16]
+
+
+_PIECES, _PIECE = 256, 1 << 14
 
 
 def _shape(config: Mapping[str, Any]) -> dict[str, Any]:

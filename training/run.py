@@ -31,7 +31,7 @@ from training.launch import announce, rank, wait_for, wait_for_launch
 from training.overrides import differences, to_json
 from training.progress import Stopwatch, duration
 from training.recipe import BASE, GOLD, GRPO, SFT, Collect, Evaluate, Recipe, Stage, StageRun, is_path, trains
-from training.resume import hold_to_base
+from training.resume import hold_to_base, remember_base
 
 RECIPE = "recipe.json"
 VERSIONS = "versions.json"
@@ -54,7 +54,10 @@ def run(recipe: Recipe, out: Path, *, fresh: bool = False) -> Path:
         if fresh:
             forget(out)
         settle(recipe, out)
-        if any(weights_of(stage) == BASE and read_json(out / stage.name / DONE) is None for stage in recipe.stages):
+        left = [stage for stage in recipe.stages if read_json(out / stage.name / DONE) is None]
+        if any(weights_of(stage) == BASE for stage in left):
+            if not any((out / stage.name).exists() for stage in recipe.stages):
+                remember_base(recipe.model, out / BEGAN_FROM)
             hold_to_base(recipe.model, out / BEGAN_FROM)
         announce(out)
         for number, stage in enumerate(recipe.stages, start=1):
@@ -63,6 +66,8 @@ def run(recipe: Recipe, out: Path, *, fresh: bool = False) -> Path:
                 print(f"{label}: done before, in {duration(done['seconds'])}", file=sys.stderr)
                 continue
             print(label, file=sys.stderr, flush=True)
+            if weights_of(stage) == BASE:  # which may have been trained anew while the stages before it ran
+                hold_to_base(recipe.model, out / BEGAN_FROM)
             run_stage(recipe, stage, out)
         from training.report import write_reports
 
@@ -187,17 +192,19 @@ def measure(stage: Evaluate, run: StageRun) -> dict[str, Any]:
 def stage_run(recipe: Recipe, stage: Stage, out: Path, weights: str) -> StageRun:
     """What `stage` is run with; `weights` names `base`, an earlier stage, or for collection any model spec."""
     base = recipe.model
+    said = recipe.dialect or dialect_of(base)
     if weights == BASE:
         start = model_folder(base)
     elif any(known.name == weights for known in recipe.stages):
         start = str(out / weights / MODEL)
+        said = said or dialect_of(start)  # the base may be gone by now
     else:
         start = weights
     return StageRun(
         recipe=recipe,
         folder=out / stage.name,
         start=start,
-        dialect=recipe.dialect or dialect_of(base) or DEFAULT_DIALECT,
+        dialect=said or DEFAULT_DIALECT,
         seed=derive_seed(recipe.seed, stage.name),
     )
 

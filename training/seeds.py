@@ -24,7 +24,8 @@ from training.files import DONE, read_json
 from training.inputs import check_inputs
 from training.progress import duration
 from training.recipe import Recipe
-from training.run import RECIPE, forget, require_memory, run, settle
+from training.resume import hold_to_base
+from training.run import BEGAN_FROM, RECIPE, forget, require_memory, run, settle
 
 TICK_S = 0.1
 
@@ -65,25 +66,37 @@ def run_seeds(recipes: Mapping[int, Recipe], out: Path, *, jobs: int, fresh: boo
     if jobs == 1:
         for seed, recipe in left.items():
             print(f"seed {seed}", file=sys.stderr, flush=True)
+            _hold_to_one_base(seed, recipes, out)
             try:
                 run(recipe, seed_folder(out, seed))
             except ConfigError as error:
                 raise ConfigError(f"seed {seed} failed: {error}", hint=error.hint) from error
     elif left:
-        _run_at_once(left, out, jobs)
+        _run_at_once(left, recipes, out, jobs)
 
 
-def _run_at_once(recipes: Mapping[int, Recipe], out: Path, jobs: int) -> None:
-    """The same in processes."""
-    seed, first = next(iter(recipes.items()))
-    _require_memory(first, min(jobs, len(recipes)))
+def _hold_to_one_base(asked: int, recipes: Mapping[int, Recipe], out: Path) -> None:
+    """Raise `ConfigError` where a seed is about to begin from other weights of its model than another seed did: a page
+    would tell of two bases as of one."""
+    if (seed_folder(out, asked) / BEGAN_FROM).exists():  # it has begun: to what it began from its own run is held
+        return
+    for seed, recipe in recipes.items():
+        if recipe.model == recipes[asked].model:
+            hold_to_base(recipe.model, seed_folder(out, seed) / BEGAN_FROM)
+
+
+def _run_at_once(left: Mapping[int, Recipe], recipes: Mapping[int, Recipe], out: Path, jobs: int) -> None:
+    """The same in processes, of those of the recipes that are `left`."""
+    seed, first = next(iter(left.items()))
+    _require_memory(first, min(jobs, len(left)))
     check_inputs(first, [s for s in first.stages if read_json(seed_folder(out, seed) / s.name / DONE) is None])
-    waiting = list(recipes)
+    waiting = list(left)
     running: list[_Child] = []
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 seed = waiting.pop(0)
+                _hold_to_one_base(seed, recipes, out)
                 folder = seed_folder(out, seed)
                 folder.mkdir(parents=True, exist_ok=True)
                 settle(recipes[seed], folder)
