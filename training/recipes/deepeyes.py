@@ -2,7 +2,8 @@
 
 What it shows: with a bonus for a right answer after a look, zooming comes, spreads and becomes exact; without one it
 dies out; a bonus for any look gives looks of little use. The paper, Qwen2.5-VL-7B on V*: 71.2 before, 90.1 after;
-87.4 without a bonus, where zooming stops, and 87.4 with one for any look.
+87.4 without a bonus, where zooming stops, and 87.4 with one for any look. What came of it on a small model is in
+docs/claims: zoom.md, bonus.md and cold_start.md.
 
     training run deepeyes                                          the tiny preset: minutes on a CPU
     training run deepeyes preset=paper data=DeepEyes-Datasets-47k  7B, for GPUs
