@@ -26,7 +26,7 @@ from tools.record import record
 from training.experiment import NUMBERS, PER_EPISODE, Experiment, Row, behind
 from training.files import DONE, read_json, read_metrics
 from training.recipe import GRPO, SFT, Recipe, Stage
-from training.run import VERSIONS
+from training.run import made_with
 
 BINS = 6
 """Parts of a stage's steps that its curves are averaged over."""
@@ -99,7 +99,7 @@ def verdict(found: Interval) -> str:
 def findings(experiment: Experiment, recipe: Recipe, runs: Mapping[int, Path], asked: Sequence[int]) -> dict[str, Any]:
     """All that is told of the finished runs, seed -> folder, as JSON values; `asked` are the seeds there should be."""
     spans = {row.label: [_measured(row, folder) for folder in runs.values()] for row in experiment.rows}
-    versions: list[dict[str, Any]] = [read_json(folder / VERSIONS) or {} for folder in runs.values()]
+    made = [one for folder in runs.values() for one in made_with(folder)]
     return {
         "title": experiment.title,
         "claim": experiment.claim,
@@ -126,8 +126,8 @@ def findings(experiment: Experiment, recipe: Recipe, runs: Mapping[int, Path], a
         "budgets": [_budget(row, recipe, runs.values()) for row in experiment.rows],
         "curves": [_curves(recipe.stage(name), names, runs.values()) for name, names in experiment.curves.items()],
         "seconds": [read_json(folder / "report.json")["seconds"] for folder in runs.values()],
-        "versions": _distinct([found.get("versions", {}) for found in versions]),
-        "commits": sorted({str(found.get("commit")) for found in versions}),
+        "versions": _distinct([one["versions"] for one in made]),
+        "commits": sorted({str(one["commit"]) for one in made}),
     }
 
 

@@ -45,6 +45,7 @@ from training.losses import TrainedTokensOnly, logp_gap, project_trained_only, s
 from training.monitors import CallWatch
 from training.pixels import show_pictures, sight_of
 from training.recipe import GRPO
+from training.resume import without_tied
 from training.rollouts import StepRollouts
 from training.seam import Moment
 from training.sharing import with_slots
@@ -130,6 +131,9 @@ class ToolGRPOTrainer(GRPOTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: a checkpoint is for resuming, and the run folder explains itself."""
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        super()._issue_warnings_after_load(without_tied(load_result, self.model))
 
     # The five steps.
 

@@ -54,7 +54,7 @@ def reproduce(
         run_seeds(recipes, out, jobs=jobs_for(first, chosen) if jobs is None else jobs, fresh=fresh)
     runs = {seed: seed_folder(out, seed) for seed in chosen if is_finished(seed_folder(out, seed))}
     if not runs:
-        raise ConfigError(f"no seed is finished in {out}", hint=command(name, settings, seeds))
+        raise ConfigError(f"no seed is finished in {out}", hint=f"{command(name, settings, seeds)} --out {out}")
     for seed, folder in runs.items():
         settle(recipes[seed], folder)
     found = {"command": command(name, settings, seeds), **findings(experiment, first, runs, chosen)}

@@ -40,6 +40,14 @@ def check_checkpoint(checkpoint: Path, model: Any) -> None:
             )
 
 
+def without_tied(load_result: Any, model: Any) -> Any:
+    """What loading a checkpoint found missing, without weights that are tied to others: it holds those once, and
+    transformers would warn of them whenever training goes on.
+    """
+    missing = [name for name in load_result.missing_keys if name not in model.all_tied_weights_keys]
+    return load_result._replace(missing_keys=missing)
+
+
 def remember_base(spec: str, file: Path) -> None:
     """Write to `file` what the weights are that a run begins from."""
     write_json(file, {"model": spec, "weights": _weights(spec)})

@@ -1,7 +1,7 @@
 """Run a recipe in a folder. After a kill at any moment the same command continues, with the same order and seeds.
 
 recipe.json          what runs and what resumes; a run folder holds one recipe
-versions.json        of the libraries, and our commit, when the run began
+versions.json        of the libraries, and our commit, when the run began and, where they were others then, went on
 base.json            which weights it began from
 STAGE/               one folder per stage: its episodes, metrics, checkpoints, `model`, and last of all done.json
 report.json .md .html, plots/    what came of it
@@ -48,13 +48,16 @@ def run(recipe: Recipe, out: Path, *, fresh: bool = False) -> Path:
         raise ConfigError(f"recipe {recipe.name} has no stages")
     if rank() > 0:
         return follow(recipe, out)
-    check_inputs(recipe, [stage for stage in recipe.stages if fresh or read_json(out / stage.name / DONE) is None])
+    left = [stage for stage in recipe.stages if fresh or read_json(out / stage.name / DONE) is None]
+    check_inputs(recipe, left)
     with held(out):
-        require_memory(recipe)
+        if left:
+            require_memory(recipe)
         if fresh:
             forget(out)
         settle(recipe, out)
-        left = [stage for stage in recipe.stages if read_json(out / stage.name / DONE) is None]
+        if left:
+            note_versions(out)
         if any(weights_of(stage) == BASE for stage in left):
             if not any((out / stage.name).exists() for stage in recipe.stages):
                 remember_base(recipe.model, out / BEGAN_FROM)
@@ -223,7 +226,8 @@ def settle(recipe: Recipe, out: Path) -> None:
     wanted = to_json(recipe)
     stored = read_json(out / RECIPE)
     if stored is not None:
-        changed = differences(stored, wanted)
+        anyway = {"memory_gb": recipe.memory_gb}  # decides nothing that comes of a run, and 0 is how to try with less
+        changed = differences({**stored, **anyway}, wanted)
         if changed:
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise ConfigError(
@@ -236,6 +240,20 @@ def settle(recipe: Recipe, out: Path) -> None:
         write_json(out / RECIPE, wanted)
     if read_json(out / VERSIONS) is None:
         write_json(out / VERSIONS, {"versions": versions(), "commit": commit(), "argv": sys.argv})
+
+
+def note_versions(out: Path) -> None:
+    """Add to versions.json what goes on with a run, where other code or other libraries began it."""
+    stored = read_json(out / VERSIONS)
+    now = {"versions": versions(), "commit": commit()}
+    if now not in made_with(out):
+        write_json(out / VERSIONS, {**stored, "later": [*stored.get("later", []), now]})
+
+
+def made_with(out: Path) -> list[dict[str, Any]]:
+    """Versions and commit with which a run began, and those with which it went on."""
+    stored = read_json(out / VERSIONS) or {}
+    return [{"versions": stored.get("versions", {}), "commit": stored.get("commit")}, *stored.get("later", [])]
 
 
 def forget(out: Path) -> None:

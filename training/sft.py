@@ -18,7 +18,6 @@ import logging
 import random
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ from training.messages import holds_messages, read_messages
 from training.pixels import lora_of, prepare, show_pictures, sight_of
 from training.progress import Progress
 from training.recipe import SFT, StageRun
-from training.resume import checkpoint_for
+from training.resume import checkpoint_for, without_tied
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +200,7 @@ def dataset_of(rows: Sequence[Row]) -> Dataset:
         "labels": [list(row.labels) for row in rows],
     }
     if any(row.pictures for row in rows):
-        columns["pictures"] = [json.dumps([asdict(image) for image in row.pictures]) for row in rows]
+        columns["pictures"] = [json.dumps([dataclasses.asdict(image) for image in row.pictures]) for row in rows]
     return Dataset.from_dict(columns)
 
 
@@ -320,6 +319,9 @@ class RowTrainer(SFTTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: a checkpoint is for resuming, and the run folder explains itself."""
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        super()._issue_warnings_after_load(without_tied(load_result, self.model))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.models import save_dialect
+from agent.models import load_model, save_dialect
 from tools.errors import ConfigError
 from training.files import read_json, write_json
 from training.recipe import SFT, Collect, Evaluate, Recipe
-from training.resume import hold_to_base, remember_base
-from training.run import BEGAN_FROM, run, stage_run
+from training.resume import hold_to_base, remember_base, without_tied
+from training.run import BEGAN_FROM, VERSIONS, made_with, run, stage_run
 from training.seeds import run_seeds, seed_folder
 
 WORLD = '''
@@ -136,3 +137,41 @@ def test_a_base_that_is_gone_leaves_its_dialect(tmp_path: Path, world: str) -> N
     (tmp_path / "out" / "sft" / "model").mkdir(parents=True)
     save_dialect(tmp_path / "out" / "sft" / "model", "vilasr")
     assert stage_run(recipe, stages[1], tmp_path / "out", "sft").dialect == "vilasr"
+
+
+def test_what_other_code_goes_on_with_is_written_down(tmp_path: Path, world: str) -> None:
+    recipe, out = Recipe(name="r", taskset=world, stages=(Collect(n=1),)), tmp_path / "out"
+    run(recipe, out)
+    now = made_with(out)
+    assert len(now) == 1 and now[0]["versions"]["python"]
+    write_json(out / VERSIONS, {**read_json(out / VERSIONS), "commit": "an older one"})
+    run(recipe, out)  # finished: nothing is made with this one
+    assert [one["commit"] for one in made_with(out)] == ["an older one"]
+    for _ in range(2):
+        (out / "collect" / "done.json").unlink()
+        run(recipe, out)
+        assert made_with(out) == [{**now[0], "commit": "an older one"}, *now]
+
+
+def test_memory_is_asked_of_what_is_left_to_do_and_less_is_no_other_run(tmp_path: Path, world: str) -> None:
+    recipe = Recipe(name="r", taskset=world, stages=(Collect(n=1),))
+    run(recipe, tmp_path / "out")
+    dear = replace(recipe, memory_gb=1e6)
+    run(dear, tmp_path / "out")  # finished: its report needs no memory
+    (tmp_path / "out" / "collect" / "done.json").unlink()
+    with pytest.raises(ConfigError, match=r"needs 1e\+06 GB of memory") as caught:
+        run(dear, tmp_path / "out")
+    assert "set memory_gb=0 to try" in str(caught.value.hint)
+    run(recipe, tmp_path / "out")
+
+
+def test_weights_that_a_checkpoint_holds_once_are_not_missed(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    model, _ = load_model("tiny:5")
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    found = model.load_state_dict(weights, strict=False)
+    assert found.missing_keys == ["lm_head.weight"] and without_tied(found, model).missing_keys == []
+    del weights["model.norm.weight"]
+    assert without_tied(model.load_state_dict(weights, strict=False), model).missing_keys == ["model.norm.weight"]

@@ -177,6 +177,7 @@ def test_killed_in_every_stage_the_same_command_ends_in_the_same_place(
         kill_when(log, lines, recipe, out)
     last = training("run", str(recipe), f"out={out}")
     assert last.returncode == 0, last.stderr
+    assert "missing keys" not in last.stderr
 
     expected, _ = calm
     assert episodes(out / "collect" / "kept.jsonl") == episodes(expected / "collect" / "kept.jsonl")
