@@ -226,14 +226,16 @@ def settle(recipe: Recipe, out: Path) -> None:
     wanted = to_json(recipe)
     stored = read_json(out / RECIPE)
     if stored is not None:
-        anyway = {"memory_gb": recipe.memory_gb}  # decides nothing that comes of a run, and 0 is how to try with less
-        changed = differences({**stored, **anyway}, wanted)
+        here = {**stored, "memory_gb": recipe.memory_gb}  # nothing that comes of a run; 0 is how to try with less
+        changed = differences(here, wanted)
         if changed:
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise ConfigError(
                 f"{out} holds a run with other settings: {changed[0]}{more}",
                 hint="give the settings it began with to continue it, another --out, or --fresh to start over",
             )
+        if here != stored:  # what goes on by the folder alone asks for as much
+            write_json(out / RECIPE, here)
     elif any(not path.name.startswith(".") for path in out.iterdir()):
         raise ConfigError(f"{out} is not empty and holds no run", hint="give another folder with --out")
     else:

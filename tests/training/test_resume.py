@@ -14,7 +14,7 @@ from tools.errors import ConfigError
 from training.files import read_json, write_json
 from training.recipe import SFT, Collect, Evaluate, Recipe
 from training.resume import hold_to_base, remember_base, without_tied
-from training.run import BEGAN_FROM, VERSIONS, made_with, run, stage_run
+from training.run import BEGAN_FROM, RECIPE, VERSIONS, made_with, run, stage_run
 from training.seeds import run_seeds, seed_folder
 
 WORLD = '''
@@ -163,6 +163,7 @@ def test_memory_is_asked_of_what_is_left_to_do_and_less_is_no_other_run(tmp_path
         run(dear, tmp_path / "out")
     assert "set memory_gb=0 to try" in str(caught.value.hint)
     run(recipe, tmp_path / "out")
+    assert read_json(tmp_path / "out" / RECIPE)["memory_gb"] == 0
 
 
 def test_weights_that_a_checkpoint_holds_once_are_not_missed(tmp_path: Path) -> None:
