@@ -27,7 +27,7 @@ Differences from the paper:
 - Its advantages are divided by the deviation of the step, not of each group (the paper's GRPO): where no attempt of a
   group is right, a call in bad form would weigh as much as a right answer does elsewhere, and calls would be given up.
 - Answers are compared as text; the paper asks a judge. Its paper preset has `max_turns` 6, its script 5.
-Cost: tiny, arms=tool,no-tool: 16 minutes on one busy core; 1.5 GB of memory.
+Cost: tiny, arms=tool,no-tool: 35 minutes on one thread, three seeds at once on two busy cores; 1.5 GB of memory.
 """
 
 from __future__ import annotations
