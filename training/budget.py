@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
+
+from training.progress import Progress
 
 WINDOW = 20
 """Steps over which accuracy is averaged."""
@@ -18,11 +21,13 @@ class TokenBudget(TrainerCallback):
 
     Prompts, pictures and what tools returned count. The count is in the trainer's state, so a resumed run goes on
     counting. After its warmup a schedule of the learning rate goes over the tokens, as nobody knows before in which
-    step they are used up: one that falls to zero is there when the budget ends.
+    step they are used up: one that falls to zero is there when the budget ends. `progress` is told how many steps the
+    budget will last.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, progress: Progress) -> None:
         self.most = most
+        self.progress = progress
 
     def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
         """Let the schedule go over the tokens."""
@@ -41,7 +46,10 @@ class TokenBudget(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop where the budget is used up."""
-        if state.num_input_tokens_seen >= self.most:
+        seen, step = state.num_input_tokens_seen, state.global_step
+        if seen:
+            self.progress.total = min(state.max_steps, max(step, math.ceil(step * self.most / seen)))
+        if seen >= self.most:
             control.should_training_stop = True
 
 

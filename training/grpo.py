@@ -107,7 +107,7 @@ def _train(
             held_out = HeldOutScores(stage.held_out, tasks, trainer, run.folder, progress.done)
             trainer.add_callback(held_out)
         if stage.max_tokens is not None:
-            trainer.add_callback(TokenBudget(stage.max_tokens))
+            trainer.add_callback(TokenBudget(stage.max_tokens, progress))
         if trainer.accelerator.is_main_process:
             trainer.add_callback(Reporter(run.folder, progress, shows=("reward", "episodes/calls")))
             trainer.add_callback(LiveTable(progress.say))

@@ -61,7 +61,7 @@ class Progress:
             f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items()
         )
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self.done, note=note)
+            self._bar.update(self._task, completed=self.done, total=self.total, note=note)
             return
         now = time.monotonic()
         if now - self._said >= LINE_EVERY_S:

@@ -99,10 +99,10 @@ def sft(stage: SFT, run: StageRun, data: Path | None) -> dict[str, Any]:
     rewind_metrics(run.folder, before)
     trainer.remove_callback(PrinterCallback)  # the metrics go to a file, and the bar says the rest
     with Progress(stage.name, stage.steps, done=before, unit="steps") as progress, no_progress_bars():
+        if stage.max_tokens is not None:
+            trainer.add_callback(TokenBudget(stage.max_tokens, progress))
         if trainer.accelerator.is_main_process:
             trainer.add_callback(Reporter(run.folder, progress))
-        if stage.max_tokens is not None:
-            trainer.add_callback(TokenBudget(stage.max_tokens))
         if stage.until_accuracy is not None:
             trainer.add_callback(GoodEnough(stage.until_accuracy))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -26,10 +26,13 @@ def played(stage: Stage, out: Path) -> list[dict[str, float]]:
 
 @pytest.mark.filterwarnings("ignore:`label_smoothing_factor` is deprecated:FutureWarning")
 @pytest.mark.parametrize("trl", [{}, {"label_smoothing_factor": 0.1}], ids=["our loss", "TRL's loss, as on a GPU"])
-def test_sft_ends_with_the_step_that_uses_the_tokens_up(tmp_path: Path, trl: dict[str, Any]) -> None:
+def test_sft_ends_with_the_step_that_uses_the_tokens_up(
+    tmp_path: Path, trl: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     stage = SFT(data="gold", steps=50, batch_size=4, max_tokens=700, trl={**PLAIN, **trl})
     counts = [row["num_tokens"] for row in played(stage, tmp_path)]
     assert counts[-1] >= 700 and all(count < 700 for count in counts[:-1]) and len(counts) < 50
+    assert f"sft: {len(counts)}/{len(counts)} in" in capsys.readouterr().err, "not of 50 steps"
 
 
 @pytest.mark.parametrize("falling", [400, 100])
