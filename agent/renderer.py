@@ -222,7 +222,10 @@ class Renderer:
         inside: Parts = ()
         turns: list[Turn] = []
         if self.vision is None and any(isinstance(part, Image) for message in new for part in message.content):
-            raise ConfigError("this model reads text only, and a message holds an image")
+            raise ConfigError(
+                "this model reads text only, and a message holds an image",
+                hint="give one that sees: tiny_vlm (training run tiny_vlm), a SmolVLM, Qwen2.5-VL, ...",
+            )
         if results and self._by_turns is not None:
             turns += self._by_turns.turns(calls, results)
         elif results:
