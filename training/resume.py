@@ -59,9 +59,10 @@ def hold_to_base(spec: str, file: Path) -> None:
     A folder's weights can be trained anew between an interruption and the run's continuation, `tiny_vlm` among them.
     Nothing is said where there is no such file, as in runs of before there was one.
     """
-    before: dict[str, str] | None = (read_json(file) or {}).get("weights")
-    if before is None:
+    stored: dict[str, dict[str, str]] = read_json(file) or {}
+    if "weights" not in stored:
         return
+    before = stored["weights"]
     now = _weights(spec)
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed:

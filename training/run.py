@@ -246,7 +246,7 @@ def settle(recipe: Recipe, out: Path) -> None:
 
 def note_versions(out: Path) -> None:
     """Add to versions.json what goes on with a run, where other code or other libraries began it."""
-    stored = read_json(out / VERSIONS)
+    stored: dict[str, Any] = read_json(out / VERSIONS)
     now = {"versions": versions(), "commit": commit()}
     if now not in made_with(out):
         write_json(out / VERSIONS, {**stored, "later": [*stored.get("later", []), now]})
@@ -254,7 +254,7 @@ def note_versions(out: Path) -> None:
 
 def made_with(out: Path) -> list[dict[str, Any]]:
     """Versions and commit with which a run began, and those with which it went on."""
-    stored = read_json(out / VERSIONS) or {}
+    stored: dict[str, Any] = read_json(out / VERSIONS) or {}
     return [{"versions": stored.get("versions", {}), "commit": stored.get("commit")}, *stored.get("later", [])]
 
 

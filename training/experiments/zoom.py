@@ -41,6 +41,6 @@ def zoom() -> Experiment:
             ("zoom", "cold start", "useful_calls"),
         ),
         curves={"grpo": seen},
-        limits=f"{LIMITS} The paper's calls fall in the end; these come to one a picture and stay there, and more of them "
-        "fail than at first: its third phase does not appear in so short a training.",
+        limits=f"{LIMITS} The paper's calls fall in the end; these come to one a picture and stay there, and more of "
+        "them fail than at first: its third phase does not appear in so short a training.",
     )
