@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from agent.event import OnEvent
 from agent.rollout import Limits, rollout, unfinished
@@ -57,7 +59,6 @@ async def episodes(
     """
     import asyncio
 
-    params = params or SamplingParams()
     look_in(sampler, taskset.blobs)
     waiting = iter(todo)
     running: set[asyncio.Task[Trajectory]] = set()
@@ -68,7 +69,7 @@ async def episodes(
         episode = rollout(
             job.env(world) if job.env else world,
             job.sampler or sampler,
-            replace(job.params or params, seed=job.seed),
+            replace(job.params or params or SamplingParams(), seed=job.seed),
             job.limits or limits,
             rubric=taskset.rubric,
             on_event=on_event,
@@ -76,26 +77,51 @@ async def episodes(
         )
         running.add(asyncio.create_task(episode))
 
+    with late_results_forgiven():
+        try:
+            while True:
+                while broken is None and len(running) < concurrency and (job := next(waiting, None)) is not None:
+                    start(job)
+                if not running:
+                    break
+                finished, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in finished:
+                    error = task.exception()
+                    if error is None:
+                        yield task.result()
+                    elif isinstance(error, ConfigError):
+                        broken = broken or error
+                        if (partial := unfinished(error)) is not None:
+                            yield partial
+                    else:
+                        raise error
+            if broken is not None:
+                raise broken
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+
+@contextmanager
+def late_results_forgiven() -> Generator[None]:
+    """Within it, once this task is cancelled, a result whose taker is gone is no error to be printed.
+
+    Python handles Ctrl-C between any two instructions: also while the loop hands over a thread's result, which it then
+    cannot (`InvalidStateError`).
+    """
+    import asyncio
+
+    loop, mine = asyncio.get_running_loop(), asyncio.current_task()
+    before = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        late = isinstance(context.get("exception"), asyncio.InvalidStateError)
+        if not (late and mine is not None and mine.cancelling()):
+            loop.default_exception_handler(context) if before is None else before(loop, context)
+
+    loop.set_exception_handler(handle)
     try:
-        while True:
-            while broken is None and len(running) < concurrency and (job := next(waiting, None)) is not None:
-                start(job)
-            if not running:
-                break
-            finished, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in finished:
-                error = task.exception()
-                if error is None:
-                    yield task.result()
-                elif isinstance(error, ConfigError):
-                    broken = broken or error
-                    if (partial := unfinished(error)) is not None:
-                        yield partial
-                else:
-                    raise error
-        if broken is not None:
-            raise broken
+        yield
     finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        loop.set_exception_handler(before)

@@ -169,8 +169,8 @@ def test_processes_that_have_ended_and_are_not_waited_for_are_no_processes() -> 
             "        os._exit(0)\n    os.wait()\ntime.sleep(0.1)"
         )
         assert (await session.execute(orphans)).ending == "ok"
+        assert settled(lambda: usage(session.pid or 0).threads == 1)
         assert len(tree(session.pid or 0)) == 11
-        assert usage(session.pid or 0).threads == 1
         await session.close()
 
     asyncio.run(play())
