@@ -25,9 +25,9 @@ Format: Hermes calls, the part as the next user turn, `<answer>`. Reward: 0.8 ri
 Differences from the paper:
 - The tiny preset has a cold start; the paper's model knows the format from its instructions.
 - Its advantages are divided by the deviation of the step, not of each group (the paper's GRPO): where no attempt of a
-  group is right, a call in bad form would weigh as much as a right answer does elsewhere, and calls would be given up.
+  group is right, a call in bad form weighs as much as a right answer does elsewhere, and calls become fewer.
 - Answers are compared as text; the paper asks a judge. Its paper preset has `max_turns` 6, its script 5.
-Cost: tiny, arms=tool,no-tool: 35 minutes on one thread, three seeds at once on two busy cores; 1.5 GB of memory.
+Cost: tiny, arms=tool,no-tool: 15 minutes on one thread, 35 with three seeds at once on two busy cores; 1.5 GB.
 """
 
 from __future__ import annotations
